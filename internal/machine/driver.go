@@ -1,0 +1,143 @@
+// Package machine is a Docker host that berth made: its record on disk and its life, from create to remove.
+//
+// It owns the store (docker-machine's layout and config.json, so either program can read the other's machines), the order
+// of the steps of a create, and what is undone when one fails. It does not know how any provider makes a host: that is a
+// Driver. It does not know the fleet either; the two halves of berth meet in cmd/berth.
+package machine
+
+import (
+	"context"
+	"encoding/json"
+)
+
+// Driver makes, reports and removes the hosts of one provider. A Driver keeps no state of its own: whatever must last from
+// one call to the next is in the Instance, which machine stores. Methods may be called for different machines at once.
+type Driver interface {
+	// Create makes the host and returns once it has an address. The Instance is returned even with an error, filled as far
+	// as things got, so that Remove can take away what is there. Create must honour ctx.
+	Create(ctx context.Context, spec Spec) (Instance, error)
+	// State asks the provider. A host that is gone is StateNotFound without an error.
+	State(ctx context.Context, i Instance) (State, error)
+	// Remove deletes the host and everything Create made for it, also after a Create that failed half-way. One that is
+	// already gone counts as removed; calling it twice is harmless.
+	Remove(ctx context.Context, i Instance) error
+}
+
+// Power is the optional ability to switch a host on and off. Start returns the Instance because an address may change.
+// Each returns when the state is reached or ctx ends.
+type Power interface {
+	Start(ctx context.Context, i Instance) (Instance, error)
+	Stop(ctx context.Context, i Instance) error
+	Kill(ctx context.Context, i Instance) error
+	Restart(ctx context.Context, i Instance) (Instance, error)
+}
+
+// PreChecker is the optional ability to refuse a create before anything is made or stored. The error names what is missing
+// and how to get it; the command exits with status 3.
+type PreChecker interface {
+	PreCreateCheck(ctx context.Context, spec Spec) error
+}
+
+// EngineRunner is implemented by drivers whose host runs its Docker Engine without provisioning over SSH: machine hands it
+// the engine's options and certificates, and the driver (re)starts the engine with them. Repeatable.
+type EngineRunner interface {
+	RunEngine(ctx context.Context, i Instance, e EngineConfig) error
+}
+
+// Flagged drivers take flags of their own on create.
+type Flagged interface {
+	Flags() []Flag
+}
+
+// Flag is one driver flag of `create`. Default decides the type: string, int, bool or []string.
+type Flag struct {
+	Name    string // with the driver's prefix: "local-subnet"
+	Usage   string
+	EnvVar  string // read when the flag is not given; "" for none
+	Default any
+}
+
+// Spec is what a driver is asked to make.
+type Spec struct {
+	Name string // the machine's name, already checked
+	// Dir is the machine's own directory in the store (mode 0700); it exists when Create is called. A driver may keep its
+	// files there (disk images, data roots). It is removed by machine after Remove.
+	Dir string
+	// StoreID names the store, so that a driver can tag and find what it made for it, and tell it from another store's.
+	StoreID string
+	// Values holds the driver's flags by name, with their defaults filled in.
+	Values map[string]any
+	// Progress receives one line per step, without a newline. Never nil.
+	Progress func(line string)
+}
+
+// String, Int, Bool and Strings read a flag's value; one that is absent or of another type is the zero value.
+func (s Spec) String(name string) string    { v, _ := s.Values[name].(string); return v }
+func (s Spec) Int(name string) int          { v, _ := s.Values[name].(int); return v }
+func (s Spec) Bool(name string) bool        { v, _ := s.Values[name].(bool); return v }
+func (s Spec) Strings(name string) []string { v, _ := s.Values[name].([]string); return v }
+
+// Instance is what is known of a host after Create. It is stored in config.json: the base fields as docker-machine's
+// drivers store them (IPAddress, SSHUser, SSHPort, SSHKeyPath), Raw as the driver's further fields beside them.
+type Instance struct {
+	Name       string // the machine's name
+	Dir        string // the machine's directory, filled in by machine on load
+	IPAddress  string
+	EnginePort int // 0 means 2376
+	SSHUser    string
+	SSHPort    int
+	SSHKeyPath string
+	// Raw is a JSON object with the driver's own fields; machine keeps it as it is. nil means none.
+	Raw json.RawMessage
+}
+
+// EngineConfig is what an engine is started with. Paths are on this computer.
+type EngineConfig struct {
+	Options                       EngineOptions
+	CACert, ServerCert, ServerKey string // PEM files
+	ExtraLabels                   []string
+	Progress                      func(line string)
+}
+
+// EngineOptions are the --engine-* flags, in config.json's spelling.
+type EngineOptions struct {
+	ArbitraryFlags   []string
+	Dns              []string //nolint:revive // docker-machine's spelling
+	GraphDir         string
+	Env              []string
+	Ipv6             bool //nolint:revive // docker-machine's spelling
+	InsecureRegistry []string
+	Labels           []string
+	LogLevel         string
+	StorageDriver    string
+	SelinuxEnabled   bool
+	TlsVerify        bool //nolint:revive // docker-machine's spelling
+	RegistryMirror   []string
+	InstallURL       string
+}
+
+// State is a machine's state, with docker-machine's numbers and words.
+type State int
+
+const (
+	StateNone State = iota
+	StateRunning
+	StatePaused
+	StateSaved
+	StateStopped
+	StateStopping
+	StateStarting
+	StateError
+	StateTimeout
+	StateNotFound
+)
+
+var stateWords = [...]string{"", "Running", "Paused", "Saved", "Stopped", "Stopping", "Starting", "Error", "Timeout", "Not Found"}
+
+// String is the word that ls and status show.
+func (s State) String() string {
+	if s < 0 || int(s) >= len(stateWords) {
+		return ""
+	}
+	return stateWords[s]
+}
