@@ -25,6 +25,7 @@ var arrows = map[string][]string{
 	"term":              {},
 	"machine":           {"cert"},
 	"driver/local":      {"machine", "cert"},
+	"driver/none":       {"machine"},
 	"driver/drivertest": {"machine"},
 	"schedule":          {"fleet"},
 	"engine":            {"fleet", "proxy"},
@@ -38,7 +39,7 @@ var testArrows = map[string][]string{
 	"cluster":      {"dockertest"},
 	"api":          {"dockertest", "cluster", "engine", "proxy"},
 	"driver/local": {"driver/drivertest"},
-	"machine":      {"driver/drivertest"},
+	"driver/none":  {"driver/drivertest"},
 }
 
 // forbidden names say nothing about what is inside.
