@@ -27,10 +27,11 @@ var arrows = map[string][]string{
 	"driver/local":      {"machine", "cert"},
 	"driver/none":       {"machine"},
 	"driver/drivertest": {"machine"},
+	"rawjson":           {},
 	"schedule":          {"fleet"},
-	"engine":            {"fleet", "proxy"},
-	"cluster":           {"engine", "schedule", "fleet"},
-	"api":               {"fleet", "schedule"},
+	"engine":            {"fleet", "proxy", "rawjson"},
+	"cluster":           {"engine", "schedule", "fleet", "proxy", "rawjson"},
+	"api":               {"fleet", "schedule", "proxy", "rawjson"},
 }
 
 // testArrows are additional arrows allowed in _test.go files.

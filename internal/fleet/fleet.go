@@ -1,0 +1,246 @@
+// Package fleet is the picture of the fleet: nodes and the containers, images, networks and volumes they hold.
+//
+// It is data only. What has been published in a Snapshot is never changed; a change is a new Node in a new Snapshot that
+// shares everything else. So readers need no lock, and a scheduler pass sees one consistent moment.
+package fleet
+
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// State is where a node stands, in classic Swarm's words.
+type State int
+
+const (
+	// Pending nodes have never been reached.
+	Pending State = iota
+	// Healthy nodes answer.
+	Healthy
+	// Unhealthy nodes did answer once and do not now; what is known of them is the last that was seen.
+	Unhealthy
+	// Disconnected nodes have left the fleet.
+	Disconnected
+)
+
+var stateWords = [...]string{"Pending", "Healthy", "Unhealthy", "Disconnected"}
+
+// String is the word that docker info shows.
+func (s State) String() string { return stateWords[s] }
+
+// Label keys that berth writes or shows. The com.docker.swarm ones are classic Swarm's, read and written alike.
+const (
+	LabelNode        = "berth.node"  // synthetic: shown in lists and inspect, never stored
+	LabelPrefix      = "berth."      // stripped from what clients send
+	LabelGroup       = "berth.group" // the one berth label that clients may set: objects with the same value share a node
+	LabelSwarmID     = "com.docker.swarm.id"
+	LabelConstraints = "com.docker.swarm.constraints"
+	LabelAffinities  = "com.docker.swarm.affinities"
+	LabelWhitelists  = "com.docker.swarm.whitelists"
+	LabelReschedule  = "com.docker.swarm.reschedule-policies"
+	LabelProject     = "com.docker.compose.project"
+)
+
+// Node is one engine as it was last seen.
+type Node struct {
+	ID       string // engine ID and address: cloned VMs share the former
+	EngineID string
+	Name     string // unique in the fleet
+	HostName string // what the engine calls itself
+	Addr     string // where it was discovered: host:port, unix:///path, ssh://…
+	IP       string // the address its published ports answer on; "" if it has none
+
+	State     State
+	Error     string    // why it is not Healthy; else ""
+	UpdatedAt time.Time // when State or Error was last confirmed
+	// Health is 100 for a node without failures and falls with each; 0 means do not schedule.
+	Health int
+
+	Version         string // of the engine
+	API, MinAPI     string // newest and oldest API version it speaks
+	OS, Arch        string
+	OperatingSystem string
+	KernelVersion   string
+	StorageDriver   string
+	CPUs            int64             // before overcommit
+	Memory          int64             // bytes, before overcommit
+	Labels          map[string]string // engine labels and the built-in ones: storagedriver, kernelversion, operatingsystem, ostype
+	Info            json.RawMessage   // GET /info as the engine gave it
+	VersionInfo     json.RawMessage   // GET /version as the engine gave it
+	// Skew is the engine's clock minus ours.
+	Skew time.Duration
+
+	Containers []*Container // by ID
+	Images     []*Image     // by ID
+	Networks   []*Network   // by ID
+	Volumes    []*Volume    // by name
+	Sum        Sum
+}
+
+// Sum is what the containers of a node add up to; it is kept so that nobody has to add it up again.
+type Sum struct {
+	Memory   int64 // bytes, reserved by limits
+	NanoCPUs int64 // reserved by --cpus or quota
+	Running  int
+	Paused   int
+	Stopped  int
+}
+
+// Container is one container as its engine listed it, with what placement needs from its inspection.
+type Container struct {
+	ID      string
+	Name    string   // without a slash
+	Aliases []string // further names of old links: "web/db"
+	Image   string   // as the container was created with
+	ImageID string
+	Labels  map[string]string // the engine's own
+	Created int64             // Unix seconds
+
+	State      string // created, running, paused, restarting, removing, exited, dead
+	Status     string // the engine's words at the time of the list
+	ExitCode   int
+	Health     string // "", none, starting, healthy, unhealthy
+	StartedAt  time.Time
+	FinishedAt time.Time
+
+	NetworkMode string
+	Networks    map[string]Attachment // by network name
+	Mounts      []Mount
+	Published   []Port // what is bound now
+
+	// Known since the container was inspected, or created here; see Inspected.
+	Inspected bool
+	Memory    int64  // bytes; 0 no limit
+	NanoCPUs  int64  // from NanoCpus or CpuQuota/CpuPeriod; 0 no limit
+	CPUShares int64  //
+	Wanted    []Port // requested host ports, bound or not
+	Exposed   []Port // exposed ports, which a host-network container occupies
+	ExecIDs   []string
+
+	// Head and Tail are the row of the container list, ready to send: Head, a JSON string with the status, Tail.
+	Head, Tail []byte
+}
+
+// Port is a published or wanted port. HostPort 0 is any.
+type Port struct {
+	Proto    string // tcp, udp, sctp
+	HostIP   string // "" is all addresses
+	HostPort uint16
+	Port     uint16 // in the container
+}
+
+// String is "80/tcp".
+func (p Port) String() string { return strconv.Itoa(int(p.Port)) + "/" + p.Proto }
+
+// Attachment is a container's place in a network.
+type Attachment struct {
+	NetworkID string
+	IP        string
+}
+
+// Mount is one mount of a container.
+type Mount struct {
+	Type, Name, Source, Destination string
+}
+
+// Image is one image of one node.
+type Image struct {
+	ID          string // sha256:…
+	ParentID    string
+	RepoTags    []string
+	RepoDigests []string
+	Labels      map[string]string
+	Created     int64
+	Size        int64
+	Row         json.RawMessage // the engine's list row
+}
+
+// Network is one network of one node.
+type Network struct {
+	ID, Name, Driver, Scope string
+	Labels                  map[string]string
+	Created                 time.Time
+	Row                     json.RawMessage // the engine's list row
+}
+
+// Predefined tells whether every engine has a network of this name by itself.
+func (n *Network) Predefined() bool { return IsPredefinedNetwork(n.Name) }
+
+// IsPredefinedNetwork is Predefined by name.
+func IsPredefinedNetwork(name string) bool {
+	return name == "bridge" || name == "host" || name == "none"
+}
+
+// Volume is one volume of one node.
+type Volume struct {
+	Name, Driver, Scope string
+	Labels              map[string]string
+	CreatedAt           string
+	Row                 json.RawMessage // the engine's list row
+}
+
+// Kind is a kind of object.
+type Kind string
+
+// The kinds of objects a node holds.
+const (
+	KindContainer Kind = "container"
+	KindImage     Kind = "image"
+	KindNetwork   Kind = "network"
+	KindVolume    Kind = "volume"
+)
+
+// Event is one line of an engine's event stream.
+type Event struct {
+	NodeID     string
+	Node       string // the node's name
+	Type       string // container, image, …
+	Action     string
+	ActorID    string
+	Attributes map[string]string
+	Scope      string
+	TimeNano   int64
+	Raw        []byte // the line with the node's attributes added
+	// Seq counts the events of this manager, starting at 1, so that a reader can tell replayed from live ones.
+	Seq uint64
+}
+
+// Path puts the API version that this node should be asked with in front of an unversioned path: the client's own, moved
+// into what the node speaks.
+func (n *Node) Path(version, path string) string { return "/v" + n.Clamp(version) + path }
+
+// Clamp moves an API version into the range that the node speaks.
+func (n *Node) Clamp(version string) string {
+	switch {
+	case n.MinAPI != "" && CompareVersions(version, n.MinAPI) < 0:
+		return n.MinAPI
+	case n.API != "" && CompareVersions(version, n.API) > 0:
+		return n.API
+	}
+	return version
+}
+
+// CompareVersions compares API versions such as 1.9 and 1.41, giving -1, 0 or 1.
+func CompareVersions(a, b string) int {
+	as, bs := strings.Split(a, "."), strings.Split(b, ".")
+	for i := range max(len(as), len(bs)) {
+		x, y := number(as, i), number(bs, i)
+		if x != y {
+			if x < y {
+				return -1
+			}
+			return 1
+		}
+	}
+	return 0
+}
+
+func number(parts []string, i int) int {
+	if i >= len(parts) {
+		return 0
+	}
+	n, _ := strconv.Atoi(parts[i]) // versions are checked where they come in; anything else sorts first
+	return n
+}

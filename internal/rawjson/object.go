@@ -1,0 +1,213 @@
+// Package rawjson edits single fields of JSON objects and leaves every other byte as it was.
+//
+// The endpoint must let fields through that it does not know, in both directions, so bodies are never decoded into structs
+// and encoded again: that would drop unknown fields, and map[string]any would round large numbers such as timeNano.
+package rawjson
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Object is a JSON object as its fields in their order, each value as the bytes that stood there. The zero value is {}.
+type Object struct {
+	fields []field
+}
+
+type field struct {
+	key   string
+	value []byte
+}
+
+// ErrNotObject is returned for input that is not one JSON object.
+var ErrNotObject = errors.New("not a JSON object")
+
+// Parse splits one JSON object. The values alias b, which must not change afterwards. Whatever stands behind the object,
+// but for white space, is an error.
+func Parse(b []byte) (*Object, error) {
+	if !json.Valid(b) {
+		var v any
+		return nil, fmt.Errorf("invalid JSON: %w", json.Unmarshal(b, &v))
+	}
+	return split(b)
+}
+
+// ParseTrusted is Parse without the check that all of b is valid JSON, for bodies that an engine encoded. Broken input
+// still gives an error or a broken value, never a panic.
+func ParseTrusted(b []byte) (*Object, error) { return split(b) }
+
+func split(b []byte) (*Object, error) {
+	s := scanner{b: b}
+	o := &Object{fields: make([]field, 0, 24)}
+	err := s.object(func(key string, value []byte) error {
+		o.fields = append(o.fields, field{key, value})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// find prefers the exact key and falls back to the first that differs in case only, as Go's decoder in the engine does.
+func (o *Object) find(key string) int {
+	fold := -1
+	for i := range o.fields {
+		if o.fields[i].key == key {
+			return i
+		}
+		if fold < 0 && strings.EqualFold(o.fields[i].key, key) {
+			fold = i
+		}
+	}
+	return fold
+}
+
+// Get returns the raw value of key, or nil.
+func (o *Object) Get(key string) json.RawMessage {
+	if i := o.find(key); i >= 0 {
+		return o.fields[i].value
+	}
+	return nil
+}
+
+// Has tells whether key is there with a value other than null.
+func (o *Object) Has(key string) bool {
+	v := o.Get(key)
+	return v != nil && !bytes.Equal(v, []byte("null"))
+}
+
+// Keys lists the keys in their order.
+func (o *Object) Keys() []string {
+	keys := make([]string, len(o.fields))
+	for i := range o.fields {
+		keys[i] = o.fields[i].key
+	}
+	return keys
+}
+
+// Decode decodes the value of key into v; v is left alone when key is absent.
+func (o *Object) Decode(key string, v any) error {
+	raw := o.Get(key)
+	if raw == nil {
+		return nil
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return nil
+}
+
+// Object parses the value of key as an object. Absent and null give an empty one.
+func (o *Object) Object(key string) (*Object, error) {
+	if !o.Has(key) {
+		return &Object{}, nil
+	}
+	sub, err := split(o.Get(key))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	return sub, nil
+}
+
+// SetRaw replaces the value of key in its place, or adds it at the end.
+func (o *Object) SetRaw(key string, value []byte) {
+	if i := o.find(key); i >= 0 {
+		o.fields[i].value = value
+		return
+	}
+	o.fields = append(o.fields, field{key, value})
+}
+
+// Set is SetRaw with v encoded. It panics on a value that JSON cannot hold, which is a programming error.
+func (o *Object) Set(key string, v any) {
+	if sub, ok := v.(*Object); ok {
+		o.SetRaw(key, sub.Bytes())
+		return
+	}
+	o.SetRaw(key, Encode(v))
+}
+
+// Delete removes key in whatever case it is written.
+func (o *Object) Delete(key string) {
+	kept := o.fields[:0]
+	for _, f := range o.fields {
+		if !strings.EqualFold(f.key, key) {
+			kept = append(kept, f)
+		}
+	}
+	o.fields = kept
+}
+
+// Len is the number of fields.
+func (o *Object) Len() int { return len(o.fields) }
+
+// Bytes encodes the object.
+func (o *Object) Bytes() []byte {
+	n := 2
+	for i := range o.fields {
+		n += len(o.fields[i].key) + len(o.fields[i].value) + 4
+	}
+	out := make([]byte, 0, n)
+	out = append(out, '{')
+	for i := range o.fields {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, Encode(o.fields[i].key)...)
+		out = append(out, ':')
+		out = append(out, o.fields[i].value...)
+	}
+	return append(out, '}')
+}
+
+// Cut encodes the object in two parts, so that a value for key can be put between them again and again. The field must be
+// there.
+func (o *Object) Cut(key string) (head, tail []byte, err error) {
+	i := o.find(key)
+	if i < 0 {
+		return nil, nil, fmt.Errorf("no field %s", key)
+	}
+	first, last := Object{o.fields[:i]}, Object{o.fields[i+1:]}
+	head = bytes.TrimSuffix(first.Bytes(), []byte("}"))
+	if i > 0 {
+		head = append(head, ',')
+	}
+	head = append(append(head, Encode(o.fields[i].key)...), ':')
+	tail = last.Bytes()
+	if len(last.fields) > 0 {
+		tail[0] = ','
+	} else {
+		tail = tail[1:]
+	}
+	return head, tail, nil
+}
+
+// Encode is json.Marshal without HTML escaping, for values that cannot fail to encode; it panics if one does.
+func Encode(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic(fmt.Sprintf("rawjson: encode %T: %v", v, err))
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// Array splits one JSON array into its elements. null gives none.
+func Array(b []byte) ([]json.RawMessage, error) {
+	b = bytes.TrimSpace(b)
+	if bytes.Equal(b, []byte("null")) {
+		return nil, nil
+	}
+	s := scanner{b: b}
+	var out []json.RawMessage
+	err := s.array(func(v []byte) error {
+		out = append(out, v)
+		return nil
+	})
+	return out, err
+}

@@ -1,0 +1,173 @@
+package rawjson
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+var errArray = errors.New("not a JSON array")
+
+// scanner walks over JSON text one level deep; values are only skipped.
+type scanner struct {
+	b []byte
+	i int
+}
+
+func (s *scanner) space() {
+	for s.i < len(s.b) {
+		switch s.b[s.i] {
+		case ' ', '\t', '\n', '\r':
+			s.i++
+		default:
+			return
+		}
+	}
+}
+
+// take consumes c, after white space, if it is next.
+func (s *scanner) take(c byte) bool {
+	s.space()
+	if s.i < len(s.b) && s.b[s.i] == c {
+		s.i++
+		return true
+	}
+	return false
+}
+
+func (s *scanner) object(each func(key string, value []byte) error) error {
+	if !s.take('{') {
+		return ErrNotObject
+	}
+	for !s.take('}') {
+		raw, err := s.text()
+		if err != nil {
+			return err
+		}
+		key, err := unquote(raw)
+		if err != nil {
+			return err
+		}
+		if !s.take(':') {
+			return s.broken()
+		}
+		value, err := s.value()
+		if err != nil {
+			return err
+		}
+		if err := each(key, value); err != nil {
+			return err
+		}
+		if !s.take(',') && (s.i >= len(s.b) || s.b[s.i] != '}') {
+			return s.broken()
+		}
+	}
+	return s.end()
+}
+
+func (s *scanner) array(each func(value []byte) error) error {
+	if !s.take('[') {
+		return errArray
+	}
+	for !s.take(']') {
+		value, err := s.value()
+		if err != nil {
+			return err
+		}
+		if err := each(value); err != nil {
+			return err
+		}
+		if !s.take(',') && (s.i >= len(s.b) || s.b[s.i] != ']') {
+			return s.broken()
+		}
+	}
+	return s.end()
+}
+
+func (s *scanner) end() error {
+	s.space()
+	if s.i != len(s.b) {
+		return s.broken()
+	}
+	return nil
+}
+
+// text skips one string, quotes included.
+func (s *scanner) text() ([]byte, error) {
+	if !s.take('"') {
+		return nil, s.broken()
+	}
+	start := s.i - 1
+	for s.i < len(s.b) {
+		switch s.b[s.i] {
+		case '\\':
+			s.i += 2
+		case '"':
+			s.i++
+			return s.b[start:s.i], nil
+		default:
+			s.i++
+		}
+	}
+	return nil, s.broken()
+}
+
+// value skips one value of any kind.
+func (s *scanner) value() ([]byte, error) {
+	s.space()
+	start, depth := s.i, 0
+	for s.i < len(s.b) {
+		switch s.b[s.i] {
+		case '"':
+			if _, err := s.text(); err != nil {
+				return nil, err
+			}
+			if depth == 0 {
+				return s.b[start:s.i], nil
+			}
+			continue
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth == 0 {
+				return s.scalar(start)
+			}
+			depth--
+			if depth == 0 {
+				s.i++
+				return s.b[start:s.i], nil
+			}
+		case ',', ' ', '\t', '\n', '\r':
+			if depth == 0 {
+				return s.scalar(start)
+			}
+		}
+		s.i++
+	}
+	if depth > 0 {
+		return nil, s.broken()
+	}
+	return s.scalar(start)
+}
+
+func (s *scanner) scalar(start int) ([]byte, error) {
+	if s.i == start {
+		return nil, s.broken()
+	}
+	return s.b[start:s.i], nil
+}
+
+func (s *scanner) broken() error {
+	return fmt.Errorf("invalid JSON near byte %d", min(s.i, len(s.b)))
+}
+
+func unquote(raw []byte) (string, error) {
+	for _, c := range raw {
+		if c == '\\' {
+			var key string
+			err := json.Unmarshal(raw, &key)
+			return key, err
+		}
+	}
+	return string(raw[1 : len(raw)-1]), nil
+}
