@@ -1,0 +1,175 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"strconv"
+	"sync"
+	"sync/atomic"
+)
+
+// forwardPlain is a request and an answer, both of any length, possibly at the same time.
+func forwardPlain(w http.ResponseWriter, r *http.Request, t Target, o Options) error {
+	out := outgoing(r)
+	up, err := attachBody(w, r, out)
+	if err != nil {
+		return err
+	}
+	if up != nil {
+		defer up.end()
+	}
+	trip := trip{w: w, inform: r.ProtoAtLeast(1, 1)}
+	res, err := t.Transport.RoundTrip(out.WithContext(trip.trace(r.Context())))
+	trip.end()
+	if err != nil {
+		if !trip.connected.Load() {
+			return &NotSentError{t.Name, err}
+		}
+		return up.blame(&NoAnswerError{t.Name, err})
+	}
+	return respond(w, r, res, t, o)
+}
+
+// trip follows one RoundTrip: whether it got as far as a connection, and what the engine said before its answer.
+type trip struct {
+	w         http.ResponseWriter
+	inform    bool
+	connected atomic.Bool
+	mu        sync.Mutex
+	over      bool // RoundTrip has returned: the headers belong to the answer
+}
+
+func (t *trip) trace(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:        func(httptrace.GotConnInfo) { t.connected.Store(true) },
+		Got1xxResponse: t.informational,
+	})
+}
+
+// informational passes a 1xx on. A 100 is between the engine and us: net/http gives the client its own.
+func (t *trip) informational(code int, header textproto.MIMEHeader) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over || !t.inform || code == http.StatusContinue {
+		return nil
+	}
+	h := t.w.Header()
+	kept := maps.Clone(h)
+	clear(h)
+	copyEndToEnd(h, http.Header(header))
+	t.w.WriteHeader(code)
+	clear(h)
+	maps.Copy(h, kept)
+	return nil
+}
+
+func (t *trip) end() {
+	t.mu.Lock()
+	t.over = true
+	t.mu.Unlock()
+}
+
+// respond writes the engine's answer. What it returns was decided before the first byte; later failures abort the handler.
+func respond(w http.ResponseWriter, r *http.Request, res *http.Response, t Target, o Options) error {
+	body := res.Body
+	defer func() { body.Close(); res.Body.Close() }() // res.Body may be another one by then
+	if res.StatusCode < 200 || res.StatusCode > 999 {
+		return &NoAnswerError{t.Name, fmt.Errorf("status %q to %s %s", res.Status, r.Method, r.URL.Path)}
+	}
+	if err := modify(res, o); err != nil {
+		return err
+	}
+	setHead(w.Header(), res, o)
+	w.WriteHeader(res.StatusCode)
+	if err := copyBody(w, res.Body, res.ContentLength < 0 && r.Method != http.MethodHead); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	setTrailers(w.Header(), res)
+	return nil
+}
+
+// modify lets the caller edit the answer and brings Content-Length in line when the body has another length than before.
+func modify(res *http.Response, o Options) error {
+	if o.Modify == nil {
+		return nil
+	}
+	was := res.ContentLength
+	if err := o.Modify(res); err != nil {
+		return err
+	}
+	switch {
+	case res.ContentLength == was:
+	case res.ContentLength < 0:
+		res.Header.Del("Content-Length")
+	default:
+		res.Header.Set("Content-Length", strconv.FormatInt(res.ContentLength, 10))
+	}
+	return nil
+}
+
+func setHead(h http.Header, res *http.Response, o Options) {
+	copyEndToEnd(h, res.Header)
+	for k := range res.Trailer {
+		h.Add("Trailer", k)
+	}
+	if o.Header != nil {
+		o.Header(h)
+	}
+	if _, ok := h["Content-Type"]; !ok {
+		h["Content-Type"] = nil // or net/http guesses one: old engines send logs without
+	}
+}
+
+// setTrailers fills in the trailers that were announced, and adds those that were not.
+func setTrailers(h http.Header, res *http.Response) {
+	for k, vv := range res.Trailer {
+		if !hasToken(h["Trailer"], k) {
+			k = http.TrailerPrefix + k
+		}
+		h[k] = vv
+	}
+}
+
+// copyBody copies without holding anything back: with flush, the head goes out at once and so does each read. A body of
+// known length needs none of that; the engine has it all at hand.
+func copyBody(w http.ResponseWriter, body io.Reader, flush bool) error {
+	control := http.NewResponseController(w)
+	if flush {
+		if err := control.Flush(); err != nil {
+			return err
+		}
+	}
+	buf := getBuffer()
+	defer putBuffer(buf)
+	for {
+		n, err := body.Read(buf[:])
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return err
+			}
+			if flush {
+				if err := control.Flush(); err != nil {
+					return err
+				}
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// buffers lends out memory for copies; a stream that rests holds none.
+var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+func getBuffer() *[32 << 10]byte  { return buffers.Get().(*[32 << 10]byte) }
+func putBuffer(b *[32 << 10]byte) { buffers.Put(b) }
