@@ -1,0 +1,244 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"berth/internal/machine"
+	"berth/internal/term"
+)
+
+const defaultInstallURL = "https://get.docker.com"
+
+// createFlags are create's flags but for the driver's own.
+type createFlags struct {
+	driver string
+	keep   bool
+	sans   []string
+	engine machine.EngineOptions
+	swarm  machine.SwarmOptions
+	agent  bool
+}
+
+func (p *program) createCmd() *cobra.Command {
+	name := p.driverName()
+	drv, err := p.driver(name)
+	f := &createFlags{}
+	cmd := &cobra.Command{
+		Use:               "create [OPTIONS] NAME [NAME...]",
+		Short:             "Create machines",
+		Long:              "Create machines, several at once. Each driver has flags of its own: see them with -d DRIVER --help.",
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if len(names) == 0 {
+				return &usageError{errors.New("Error: No machine name specified"), cmd.CommandPath()} //nolint:revive,staticcheck // docker-machine's text
+			}
+			return p.runCreate(cmd.Context(), drv, f, driverFlags(drv), cmd.Flags(), unique(names))
+		},
+	}
+	if err != nil {
+		// Nobody knows this driver's flags, so that it is unknown is all there is to say.
+		cmd.DisableFlagParsing = true
+		cmd.RunE = func(*cobra.Command, []string) error { return err }
+		return cmd
+	}
+	f.define(cmd.Flags(), name)
+	defineDriverFlags(cmd.Flags(), driverFlags(drv))
+	return cmd
+}
+
+// driverName finds the driver before the command line is parsed, since it decides which flags there are.
+func (p *program) driverName() string {
+	fallback := cmp.Or(os.Getenv("MACHINE_DRIVER"), "local")
+	args := p.argv[1:]
+	for i, a := range args {
+		if a == "--" {
+			break
+		}
+		name, value, inline := strings.Cut(a, "=")
+		switch name {
+		case "-d", "--driver", "-driver":
+			if !inline && i+1 < len(args) {
+				value = args[i+1]
+			}
+			if value != "" {
+				return value
+			}
+		}
+	}
+	return fallback
+}
+
+func (f *createFlags) define(fs *pflag.FlagSet, driver string) {
+	fs.SortFlags = false
+	fs.StringVarP(&f.driver, "driver", "d", driver, "`DRIVER` to create the machine with [$MACHINE_DRIVER]")
+	fs.BoolVar(&f.keep, "keep", false, "Leave a machine that could not be finished as it is, to look into it")
+	fs.StringArrayVar(&f.sans, "tls-san", nil, "Further `NAME` or address in the engine's certificate (repeatable)")
+	e := &f.engine
+	fs.StringArrayVar(&e.ArbitraryFlags, "engine-opt", nil, "Engine option, `NAME=VALUE` (repeatable)")
+	fs.StringArrayVar(&e.Labels, "engine-label", nil, "Engine label, `KEY=VALUE` (repeatable)")
+	fs.StringArrayVar(&e.InsecureRegistry, "engine-insecure-registry", nil, "`REGISTRY` the engine need not verify (repeatable)")
+	fs.StringArrayVar(&e.RegistryMirror, "engine-registry-mirror", split(os.Getenv("ENGINE_REGISTRY_MIRROR")), "`URL` of a registry mirror for the engine (repeatable) [$ENGINE_REGISTRY_MIRROR]")
+	fs.StringVar(&e.StorageDriver, "engine-storage-driver", "", "Storage `DRIVER` of the engine")
+	fs.StringArrayVar(&e.Env, "engine-env", nil, "Environment of the engine, `NAME=VALUE` (repeatable)")
+	fs.StringVar(&e.InstallURL, "engine-install-url", cmp.Or(os.Getenv("MACHINE_DOCKER_INSTALL_URL"), defaultInstallURL), "`URL` of the script that installs an engine where there is none [$MACHINE_DOCKER_INSTALL_URL]")
+	f.defineSwarm(fs)
+}
+
+// defineSwarm takes classic Swarm's flags for the record. They install nothing.
+func (f *createFlags) defineSwarm(fs *pflag.FlagSet) {
+	s := &f.swarm
+	fs.BoolVar(&f.agent, "swarm", false, "Note the machine as a member of a Swarm")
+	fs.BoolVar(&s.Master, "swarm-master", false, "Note the machine as a Swarm's manager")
+	fs.StringVar(&s.Discovery, "swarm-discovery", "", "`URL` of that Swarm's discovery service")
+	fs.StringVar(&s.Image, "swarm-image", cmp.Or(os.Getenv("MACHINE_SWARM_IMAGE"), "swarm:latest"), "Image of classic Swarm [$MACHINE_SWARM_IMAGE]")
+	fs.StringVar(&s.Strategy, "swarm-strategy", "spread", "Placement strategy")
+	fs.StringArrayVar(&s.ArbitraryFlags, "swarm-opt", nil, "Flag of the manager (repeatable)")
+	fs.StringArrayVar(&s.ArbitraryJoinFlags, "swarm-join-opt", nil, "Flag of the agent (repeatable)")
+	fs.StringVar(&s.Host, "swarm-host", "tcp://0.0.0.0:3376", "Address the manager listens on")
+	fs.StringVar(&s.Address, "swarm-addr", "", "Address to advertise")
+	fs.BoolVar(&s.IsExperimental, "swarm-experimental", false, "Experimental features")
+	for _, n := range []string{"image", "strategy", "opt", "join-opt", "host", "addr", "experimental"} {
+		_ = fs.MarkHidden("swarm-" + n) // all are defined above
+	}
+}
+
+func (p *program) runCreate(ctx context.Context, drv machine.Driver, f *createFlags, own []machine.Flag, fs *pflag.FlagSet, names []string) error {
+	if f.swarm.Discovery != "" && !strings.Contains(f.swarm.Discovery, "://") {
+		return errors.New("--swarm-discovery: the URL of a discovery service begins with its scheme: token://, nodes://, file://")
+	}
+	values, err := driverValues(fs, own)
+	if err != nil {
+		return err
+	}
+	s, err := p.store()
+	if err != nil {
+		return err
+	}
+	f.swarm.IsSwarm, f.swarm.Agent = f.agent || f.swarm.Master, f.agent
+	auth := p.auth
+	auth.ServerCertSANs = f.sans
+	for _, name := range names { // before the first is made
+		if err := s.CheckNew(name); err != nil {
+			return err
+		}
+	}
+	steps := term.NewProgress(p.out, names)
+	err = each(ctx, names, func(ctx context.Context, name string) error {
+		return machine.Create(ctx, s, drv, machine.CreateOptions{
+			Name: name, DriverName: f.driver, Values: values, Engine: f.engine, Swarm: f.swarm, Auth: auth,
+			Keep: f.keep, Progress: steps.For(name),
+		})
+	})
+	if err != nil {
+		return err
+	}
+	p.afterCreate(f, names)
+	return nil
+}
+
+// afterCreate says what to do with the new machines.
+func (p *program) afterCreate(f *createFlags, names []string) {
+	if len(names) == 1 {
+		p.say("To see how to connect your Docker Client to the Docker Engine running on this virtual machine, run: %s env %s", p.name, names[0])
+	} else {
+		p.say("To see how to connect your Docker Client to one of them, run: %s env NAME", p.name)
+	}
+	if f.swarm.IsSwarm {
+		p.warn("Noted as a member of a Swarm; nothing was installed for it. One endpoint over all machines is: berth serve")
+	}
+}
+
+func driverFlags(d machine.Driver) []machine.Flag {
+	if flagged, ok := d.(machine.Flagged); ok {
+		return flagged.Flags()
+	}
+	return nil
+}
+
+func defineDriverFlags(fs *pflag.FlagSet, flags []machine.Flag) {
+	for _, f := range flags {
+		usage := f.Usage
+		if f.EnvVar != "" {
+			usage += " [$" + f.EnvVar + "]"
+		}
+		switch v := f.Default.(type) {
+		case int:
+			fs.Int(f.Name, v, usage)
+		case bool:
+			fs.Bool(f.Name, v, usage)
+		case []string:
+			fs.StringArray(f.Name, v, usage+" (repeatable)")
+		case string:
+			fs.String(f.Name, v, usage)
+		default:
+			fs.String(f.Name, "", usage)
+		}
+	}
+}
+
+// driverValues are the driver's flags: from the command line, else from the environment, else their defaults.
+func driverValues(fs *pflag.FlagSet, flags []machine.Flag) (map[string]any, error) {
+	values := map[string]any{}
+	for _, f := range flags {
+		if given := os.Getenv(f.EnvVar); f.EnvVar != "" && given != "" && !fs.Changed(f.Name) {
+			v, err := fromEnv(f, given)
+			if err != nil {
+				return nil, err
+			}
+			values[f.Name] = v
+			continue
+		}
+		v, err := fromFlag(fs, f)
+		if err != nil {
+			return nil, err
+		}
+		values[f.Name] = v
+	}
+	return values, nil
+}
+
+func fromFlag(fs *pflag.FlagSet, f machine.Flag) (any, error) {
+	switch f.Default.(type) {
+	case int:
+		return fs.GetInt(f.Name)
+	case bool:
+		return fs.GetBool(f.Name)
+	case []string:
+		return fs.GetStringArray(f.Name)
+	}
+	return fs.GetString(f.Name)
+}
+
+func fromEnv(f machine.Flag, given string) (v any, err error) {
+	switch f.Default.(type) {
+	case int:
+		v, err = strconv.Atoi(given)
+	case bool:
+		v, err = strconv.ParseBool(given)
+	case []string:
+		v = split(given)
+	default:
+		v = given
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s=%s for --%s: %w", f.EnvVar, given, f.Name, errors.Unwrap(err))
+	}
+	return v, nil
+}
+
+// split reads a list from the environment.
+func split(list string) []string {
+	if list == "" {
+		return nil
+	}
+	return strings.Split(list, ",")
+}

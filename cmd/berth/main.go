@@ -1,0 +1,74 @@
+// Command berth makes Docker hosts, and serves many of them as one.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// exitInterrupted is what shells expect of a program that Ctrl-C ended.
+const exitInterrupted = 130
+
+func main() {
+	os.Exit(run(os.Args))
+}
+
+// run is the whole program but for the exit.
+func run(argv []string) int {
+	ctx, stop := interruptible()
+	defer stop()
+	p := &program{
+		name: programName(argv[0]), argv: argv,
+		in: os.Stdin, out: os.Stdout, err: os.Stderr,
+		drivers: drivers(),
+	}
+	err := p.execute(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(p.err, p.explain(err))       //nolint:errcheck // nothing is left to say it to
+	if context.Cause(ctx) == errInterrupted { //nolint:errorlint // the cause is this very value
+		return exitInterrupted
+	}
+	return exitCode(err)
+}
+
+var errInterrupted = errors.New("interrupted")
+
+// interruptible is a context that the first Ctrl-C or SIGTERM ends, so that work in progress is undone. A second one exits at once.
+func interruptible() (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-signals:
+		case <-done:
+			return
+		}
+		fmt.Fprintln(os.Stderr, "Interrupted: cleaning up. Once more exits at once.") //nolint:errcheck // best effort
+		cancel(errInterrupted)
+		select {
+		case <-signals:
+			os.Exit(exitInterrupted)
+		case <-done:
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(done)
+		cancel(nil)
+	}
+}
+
+// programName is the name to show: the one that berth was called by.
+func programName(argv0 string) string {
+	return strings.TrimSuffix(filepath.Base(argv0), ".exe")
+}

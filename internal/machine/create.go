@@ -1,0 +1,199 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// How long things may take that nobody waits for gladly.
+const (
+	undoTime   = 2 * time.Minute  // taking back a create, after its context has ended
+	engineTime = 60 * time.Second // an engine that was just started, until it answers
+)
+
+// CreateOptions say what to make.
+type CreateOptions struct {
+	Name       string
+	DriverName string         // for the record
+	Values     map[string]any // the driver's flags
+	Engine     EngineOptions
+	Swarm      SwarmOptions
+	Auth       AuthOptions // paths that are not where they usually are; SANs
+	Keep       bool        // leave what a failed create made
+	Progress   func(line string)
+}
+
+// PreCheckError is a driver's refusal: nothing was made or stored.
+type PreCheckError struct{ Err error }
+
+func (e *PreCheckError) Error() string { return fmt.Sprintf("Error with pre-create check: %q", e.Err) }
+func (e *PreCheckError) Unwrap() error { return e.Err }
+
+// UnfinishedError is a create that failed and whose machine is still in the store.
+type UnfinishedError struct {
+	Name string
+	Err  error
+}
+
+func (e *UnfinishedError) Error() string { return e.Err.Error() }
+func (e *UnfinishedError) Unwrap() error { return e.Err }
+
+// Create makes a machine, from the check of its name to an engine that answers over TLS. The record is written before
+// anything else is made, so that whatever stops it, the machine can be seen and removed. What fails is undone, unless
+// o.Keep or the undoing fails too.
+func Create(ctx context.Context, s *Store, drv Driver, o CreateOptions) error {
+	if err := s.CheckNew(o.Name); err != nil {
+		return err
+	}
+	if err := checkLabels(o.Engine.Labels); err != nil {
+		return err
+	}
+	id, err := s.ID(ctx)
+	if err != nil {
+		return err
+	}
+	spec := Spec{Name: o.Name, Dir: s.MachineDir(o.Name), StoreID: id, Values: o.Values, Progress: o.Progress}
+	if checker, ok := drv.(PreChecker); ok {
+		o.Progress("Running pre-create checks...")
+		if err := checker.PreCreateCheck(ctx, spec); err != nil {
+			return &PreCheckError{err}
+		}
+	}
+	if err := s.reserve(o.Name); err != nil {
+		return err
+	}
+	release, err := s.claim(o.Name)
+	if err != nil {
+		return errors.Join(err, s.forget(o.Name))
+	}
+	defer release()
+	m := s.draft(o)
+	err = s.build(ctx, drv, m, spec)
+	if err == nil {
+		return nil
+	}
+	return s.undo(ctx, drv, m, o, err)
+}
+
+// build is the recipe. Each step is saved before the next begins.
+func (s *Store) build(ctx context.Context, drv Driver, m *Machine, spec Spec) error {
+	if err := s.step(m, "create the certificate authority"); err != nil {
+		return err
+	}
+	if err := s.ensureAuthority(ctx, m.Auth, spec.Progress); err != nil {
+		return err
+	}
+	if err := s.giveClientCerts(m); err != nil {
+		return err
+	}
+	if err := s.step(m, "create the host"); err != nil {
+		return err
+	}
+	spec.Progress("Creating machine...")
+	made, err := drv.Create(ctx, spec)
+	m.setInstance(made)
+	if err := errors.Join(err, s.Save(m)); err != nil {
+		return err
+	}
+	if runner, ok := drv.(EngineRunner); ok {
+		if err := s.step(m, "start the engine"); err != nil {
+			return err
+		}
+		if err := s.runEngine(ctx, runner, m, spec.Progress); err != nil {
+			return err
+		}
+		spec.Progress("Docker is up and running!")
+	}
+	m.Unfinished, m.Problem = "", ""
+	return s.Save(m)
+}
+
+// CheckNew tells whether a machine of that name could be created.
+func (s *Store) CheckNew(name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if s.Exists(name) {
+		return &ExistsError{name}
+	}
+	return nil
+}
+
+// checkLabels refuses what the engine would only refuse once the host is there.
+func checkLabels(labels []string) error {
+	for _, l := range labels {
+		if key, _, ok := strings.Cut(l, "="); !ok || key == "" {
+			return fmt.Errorf("engine label %q: want key=value", l)
+		}
+	}
+	return nil
+}
+
+// draft is the record of a machine of which nothing is there yet.
+func (s *Store) draft(o CreateOptions) *Machine {
+	dir := s.MachineDir(o.Name)
+	m := &Machine{Name: o.Name, DriverName: o.DriverName, Engine: o.Engine, Swarm: o.Swarm, doc: object{}}
+	m.Instance = Instance{Name: o.Name, Dir: dir}
+	m.Engine.TlsVerify = true
+	m.Auth = s.centralAuth(o.Auth)
+	m.Auth.ServerCertPath = filepath.Join(dir, "server.pem")
+	m.Auth.ServerKeyPath = filepath.Join(dir, "server-key.pem")
+	m.Auth.StorePath = dir
+	return m
+}
+
+func (s *Store) step(m *Machine, name string) error {
+	m.Unfinished = name
+	return s.Save(m)
+}
+
+// setInstance takes over what a driver knows, with the fields that are machine's own.
+func (m *Machine) setInstance(i Instance) {
+	i.Name, i.Dir = m.Instance.Name, m.Instance.Dir
+	m.Instance = i
+}
+
+// runEngine gives the engine a certificate for its address, starts it with it and asks it over TLS.
+func (s *Store) runEngine(ctx context.Context, runner EngineRunner, m *Machine, progress func(string)) error {
+	progress("Creating the server certificate...")
+	if err := s.giveServerCert(m); err != nil {
+		return err
+	}
+	progress("Starting the engine...")
+	err := runner.RunEngine(ctx, m.Instance, EngineConfig{
+		Options: m.Engine,
+		CACert:  filepath.Join(m.Instance.Dir, "ca.pem"), ServerCert: m.Auth.ServerCertPath, ServerKey: m.Auth.ServerKeyPath,
+		ExtraLabels: []string{"provider=" + m.DriverName},
+		Progress:    progress,
+	})
+	if err != nil {
+		return err
+	}
+	progress("Checking connection to Docker...")
+	return s.waitEngine(ctx, m)
+}
+
+// undo takes back a create that stopped with cause. ctx may be what stopped it, so undoing has time of its own.
+func (s *Store) undo(ctx context.Context, drv Driver, m *Machine, o CreateOptions, cause error) error {
+	err := fmt.Errorf("create %s: %w", m.Name, cause)
+	if o.Keep {
+		m.Problem = cause.Error()
+		return &UnfinishedError{m.Name, errors.Join(err, s.Save(m))}
+	}
+	o.Progress("Undoing what was made...")
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	defer cancel()
+	failed := drv.Remove(ctx, m.Instance)
+	if failed == nil {
+		failed = s.forget(m.Name)
+	}
+	if failed == nil {
+		return err
+	}
+	m.Problem = cause.Error()
+	return &UnfinishedError{m.Name, errors.Join(err, fmt.Errorf("undo %s: %w", m.Name, failed), s.Save(m))}
+}

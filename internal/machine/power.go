@@ -1,0 +1,147 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"berth/internal/cert"
+)
+
+// AlreadyError says that a machine is in the wanted state as it is.
+type AlreadyError struct {
+	Name  string
+	State State
+}
+
+func (e *AlreadyError) Error() string {
+	return fmt.Sprintf("Machine %q is already %s.", e.Name, strings.ToLower(e.State.String()))
+}
+
+// NoPowerError says that machines of a driver cannot be switched on and off.
+type NoPowerError struct{ Name, DriverName string }
+
+func (e *NoPowerError) Error() string {
+	return fmt.Sprintf("machine %q: driver %s cannot start, stop, restart or kill a host", e.Name, e.DriverName)
+}
+
+// Start switches the machine on and waits until its engine answers, at whatever address it now has.
+func Start(ctx context.Context, s *Store, drv Driver, m *Machine, progress func(string)) error {
+	p, state, err := powerOf(ctx, s, drv, m)
+	if err != nil {
+		return err
+	}
+	if state == StateRunning {
+		return &AlreadyError{m.Name, state}
+	}
+	i, err := p.Start(ctx, m.Instance)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", m.Name, err)
+	}
+	return s.settle(ctx, drv, m, i, progress)
+}
+
+// Restart switches a running machine off and on, and starts a stopped one.
+func Restart(ctx context.Context, s *Store, drv Driver, m *Machine, progress func(string)) error {
+	p, state, err := powerOf(ctx, s, drv, m)
+	if err != nil {
+		return err
+	}
+	again := p.Restart
+	if state == StateStopped {
+		again = p.Start
+	}
+	i, err := again(ctx, m.Instance)
+	if err != nil {
+		return fmt.Errorf("restart %s: %w", m.Name, err)
+	}
+	return s.settle(ctx, drv, m, i, progress)
+}
+
+// Stop lets the machine shut down; Kill takes its power away.
+func Stop(ctx context.Context, s *Store, drv Driver, m *Machine) error {
+	return off(ctx, s, drv, m, "stop", Power.Stop)
+}
+
+// Kill is Stop for a machine that does not listen any more.
+func Kill(ctx context.Context, s *Store, drv Driver, m *Machine) error {
+	return off(ctx, s, drv, m, "kill", Power.Kill)
+}
+
+func off(ctx context.Context, s *Store, drv Driver, m *Machine, verb string, do func(Power, context.Context, Instance) error) error {
+	p, state, err := powerOf(ctx, s, drv, m)
+	if err != nil {
+		return err
+	}
+	if state == StateStopped {
+		return &AlreadyError{m.Name, state}
+	}
+	if err := do(p, ctx, m.Instance); err != nil {
+		return fmt.Errorf("%s %s: %w", verb, m.Name, err)
+	}
+	return nil
+}
+
+// powerOf is the machine's power switch and the state it is in.
+func powerOf(ctx context.Context, s *Store, drv Driver, m *Machine) (Power, State, error) {
+	p, ok := drv.(Power)
+	if !ok {
+		return nil, StateNone, &NoPowerError{m.Name, m.DriverName}
+	}
+	if m.Unfinished != "" && s.claimed(m.Name) {
+		return nil, StateStarting, &BusyError{m.Name}
+	}
+	state, err := AskState(ctx, s, drv, m)
+	if err == nil && state == StateNotFound {
+		err = fmt.Errorf("machine %q: its host is gone", m.Name)
+	}
+	return p, state, err
+}
+
+// settle stores what a start has changed and waits for the engine. A new address needs a new server certificate.
+func (s *Store) settle(ctx context.Context, drv Driver, m *Machine, i Instance, progress func(string)) error {
+	m.setInstance(i)
+	if err := s.Save(m); err != nil {
+		return err
+	}
+	if runner, ok := drv.(EngineRunner); ok {
+		pem, err := os.ReadFile(m.Auth.ServerCertPath)
+		if err = errors.Join(err, cert.Covers(pem, m.Host())); err != nil {
+			progress(fmt.Sprintf("The certificate of %q does not fit any more (%v).", m.Name, err))
+			return s.runEngine(ctx, runner, m, progress)
+		}
+	}
+	return s.waitEngine(ctx, m)
+}
+
+// RenewCerts gives the machine new certificates and its engine a restart with them.
+func RenewCerts(ctx context.Context, s *Store, drv Driver, m *Machine, progress func(string)) error {
+	runner, ok := drv.(EngineRunner)
+	if !ok {
+		return fmt.Errorf("machine %q: driver %s does not let berth run its engine, so its certificates cannot be replaced", m.Name, m.DriverName)
+	}
+	if state, err := AskState(ctx, s, drv, m); err != nil {
+		return err
+	} else if state != StateRunning {
+		return fmt.Errorf("machine %q: %w", m.Name, ErrNotRunning)
+	}
+	if err := s.ensureAuthority(ctx, m.Auth, progress); err != nil {
+		return err
+	}
+	if err := s.giveClientCerts(m); err != nil {
+		return err
+	}
+	return s.runEngine(ctx, runner, m, progress)
+}
+
+// RenewClientCert replaces the client's certificate of the store.
+func RenewClientCert(ctx context.Context, s *Store, m *Machine) error {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.newClientCert(m.Auth)
+}

@@ -1,0 +1,162 @@
+package machine
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// ErrNotRunning is docker-machine's text for a machine that is asked for something only a running one has.
+var ErrNotRunning = errors.New("Host is not running") //nolint:revive,staticcheck // docker-machine's text
+
+// Engine is what an engine says of itself.
+type Engine struct {
+	Version    string
+	APIVersion string `json:"ApiVersion"`
+}
+
+// Status is what is known of a machine just now.
+type Status struct {
+	State  State
+	URL    string // "" unless the machine runs
+	Engine Engine
+	Err    error // why State is Error or Timeout, or why Engine is unknown
+	Took   time.Duration
+}
+
+// Ask finds out the machine's state, and its engine's version when it runs. It ends with ctx.
+func Ask(ctx context.Context, s *Store, drv Driver, m *Machine) Status {
+	began := time.Now()
+	st := ask(ctx, s, drv, m)
+	if ctx.Err() != nil {
+		st.State = StateTimeout
+	}
+	st.Took = time.Since(began)
+	return st
+}
+
+func ask(ctx context.Context, s *Store, drv Driver, m *Machine) Status {
+	state, err := AskState(ctx, s, drv, m)
+	if err != nil || state != StateRunning {
+		return Status{State: state, Err: err}
+	}
+	st := Status{State: state, URL: m.URL()}
+	if st.Engine, err = s.askEngine(ctx, m); err != nil {
+		st.Err = fmt.Errorf("Unable to query docker version: %w", err) //nolint:revive,staticcheck // docker-machine's text
+	}
+	return st
+}
+
+// AskState is the machine's state alone: the provider's word, unless its create never came to an end.
+func AskState(ctx context.Context, s *Store, drv Driver, m *Machine) (State, error) {
+	if m.Unfinished != "" {
+		if s.claimed(m.Name) {
+			return StateStarting, nil
+		}
+		return StateError, m.unfinished()
+	}
+	state, err := drv.State(ctx, m.Instance)
+	if err != nil {
+		return StateError, fmt.Errorf("state of %s: %w", m.Name, err)
+	}
+	return state, nil
+}
+
+// unfinished is the error of a machine whose create stopped.
+func (m *Machine) unfinished() error {
+	if m.Problem == "" {
+		return fmt.Errorf("create was interrupted at the step %q", m.Unfinished)
+	}
+	return fmt.Errorf("create stopped at the step %q: %s", m.Unfinished, m.Problem)
+}
+
+// AskEngine asks the machine's engine for its version over the machine's own TLS. The path carries no API version, since engines
+// refuse those that are too old for them.
+func (s *Store) AskEngine(ctx context.Context, m *Machine) (Engine, error) {
+	e, err := s.askEngine(ctx, m)
+	if err != nil {
+		return Engine{}, fmt.Errorf("engine of %s: %w", m.Name, err)
+	}
+	return e, nil
+}
+
+func (s *Store) askEngine(ctx context.Context, m *Machine) (Engine, error) {
+	transport, base, err := s.transport(m)
+	if err != nil {
+		return Engine{}, err
+	}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/version", nil)
+	if err != nil {
+		return Engine{}, err
+	}
+	return version(transport, req)
+}
+
+func version(transport http.RoundTripper, req *http.Request) (Engine, error) {
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return Engine{}, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // read only
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return Engine{}, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return Engine{}, fmt.Errorf("GET /version: %s: %.200s", resp.Status, bytes.TrimSpace(body))
+	}
+	e := Engine{}
+	if err := json.Unmarshal(body, &e); err != nil {
+		return Engine{}, fmt.Errorf("GET /version: %w", err)
+	}
+	return e, nil
+}
+
+// transport reaches the machine's engine. Proxies are not for a host that berth made.
+func (s *Store) transport(m *Machine) (*http.Transport, string, error) {
+	u, err := url.Parse(m.URL())
+	if err != nil {
+		return nil, "", err
+	}
+	t := &http.Transport{DisableKeepAlives: true}
+	switch {
+	case u.Scheme == "unix":
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", u.Path)
+		}
+		return t, "http://engine", nil
+	case u.Scheme == "tcp" && u.Host != "":
+		t.TLSClientConfig, err = s.ClientTLS(m)
+		return t, "https://" + u.Host, err
+	}
+	return nil, "", fmt.Errorf("address %q: only tcp://HOST:PORT and unix:///PATH can be asked", m.URL())
+}
+
+// waitEngine waits until the engine answers over TLS.
+func (s *Store) waitEngine(ctx context.Context, m *Machine) error {
+	ctx, cancel := context.WithTimeout(ctx, engineTime)
+	defer cancel()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		attempt, done := context.WithTimeout(ctx, 5*time.Second)
+		_, err := s.AskEngine(attempt, m)
+		done()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the engine: %w", err)
+		case <-tick.C:
+		}
+	}
+}
