@@ -77,6 +77,8 @@ type Node struct {
 	Networks   []*Network   // by ID
 	Volumes    []*Volume    // by name
 	Sum        Sum
+
+	index *index // what Seal derived; see seal.go
 }
 
 // Sum is what the containers of a node add up to; it is kept so that nobody has to add it up again.
@@ -96,7 +98,7 @@ type Container struct {
 	Image   string   // as the container was created with
 	ImageID string
 	Labels  map[string]string // the engine's own
-	Created int64             // Unix seconds
+	Created int64             // Unix nanoseconds; whole seconds until it was inspected
 
 	State      string // created, running, paused, restarting, removing, exited, dead
 	Status     string // the engine's words at the time of the list
@@ -203,6 +205,8 @@ type Event struct {
 	Scope      string
 	TimeNano   int64
 	Raw        []byte // the line with the node's attributes added
+	// Replay marks what happened before the manager followed the node: it is remembered, but is no news.
+	Replay bool
 	// Seq counts the events of this manager, starting at 1, so that a reader can tell replayed from live ones.
 	Seq uint64
 }
