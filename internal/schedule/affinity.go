@@ -1,0 +1,121 @@
+package schedule
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/distribution/reference"
+
+	"berth/internal/fleet"
+)
+
+// The affinity keys that mean a container's or an image's name or ID instead of a container label.
+const (
+	keyContainer = "container"
+	keyImage     = "image"
+)
+
+// shortID is how much of a container's ID must be given to be one: what docker ps shows.
+const shortID = 12
+
+func (p *plan) affinityStage() *stage {
+	return exprStage(FilterAffinity, p.req.Rules.Affinities, p.affinityTest, Expr.spelled)
+}
+
+// affinityTest looks for containers, images or container labels on the node. Creates in flight count as containers.
+func (p *plan) affinityTest(e Expr) test {
+	var has test
+	switch e.Key {
+	case keyContainer:
+		has = p.hasContainer(e.pattern)
+	case keyImage:
+		has = hasImage(e.pattern)
+	default:
+		has = hasLabel(e.Key, e.pattern)
+	}
+	return func(n *fleet.Node, l *load) bool { return has(n, l) != e.Not }
+}
+
+// hasContainer asks the fleet's indexes once for a name or ID; patterns are tried on every container.
+func (p *plan) hasContainer(pat pattern) test {
+	if word, ok := pat.word(); ok {
+		on := p.containerNodes(word)
+		return func(n *fleet.Node, _ *load) bool { return on[n] }
+	}
+	return func(n *fleet.Node, l *load) bool {
+		return slices.ContainsFunc(n.Containers, func(c *fleet.Container) bool { return pat.match(c.Name) || pat.match(c.ID) }) ||
+			l.any(func(o *Request) bool { return pat.match(o.Name) })
+	}
+}
+
+func (p *plan) containerNodes(word string) map[*fleet.Node]bool {
+	on := p.named(word)
+	if len(word) < shortID {
+		return on
+	}
+	// What is ambiguous is no ID, and no node has it.
+	if ref, err := p.snapshot.Container(word); err == nil && strings.HasPrefix(ref.Container.ID, word) {
+		on[ref.Node] = true
+	}
+	return on
+}
+
+func hasImage(pat pattern) test {
+	if word, ok := pat.word(); ok {
+		names := spellings(word)
+		return func(n *fleet.Node, l *load) bool {
+			return slices.ContainsFunc(names, n.HasImageName) ||
+				l.any(func(o *Request) bool { return usesImage(o, func(s string) bool { return slices.Contains(names, s) }) })
+		}
+	}
+	match := pat.remembering()
+	return func(n *fleet.Node, l *load) bool {
+		return slices.ContainsFunc(n.ImageNames(), match) || l.any(func(o *Request) bool { return usesImage(o, match) })
+	}
+}
+
+// spellings are the ways in which engines list what the user calls by this name.
+func spellings(word string) []string {
+	names := []string{word}
+	if len(word) == 64 {
+		names = append(names, "sha256:"+word)
+	}
+	named, err := reference.ParseNormalizedNamed(word)
+	if err != nil {
+		return names // an ID
+	}
+	if familiar := reference.FamiliarString(named); familiar != word {
+		names = append(names, familiar)
+	}
+	return names
+}
+
+// usesImage tells whether a create in flight will have brought a matching image to its node.
+func usesImage(o *Request, match func(string) bool) bool {
+	if o.Image == "" {
+		return false
+	}
+	if match(o.Image) || match(fleet.Repository(o.Image)) {
+		return true
+	}
+	tag, digest := fleet.FamiliarRef(o.Image)
+	for _, name := range []string{tag, digest} {
+		if name != "" && (match(name) || match(fleet.Repository(name))) {
+			return true
+		}
+	}
+	return false
+}
+
+func hasLabel(key string, pat pattern) test {
+	var onNode func(values []string) bool
+	if word, ok := pat.word(); ok {
+		onNode = func(values []string) bool { _, there := slices.BinarySearch(values, word); return there }
+	} else {
+		match := pat.remembering()
+		onNode = func(values []string) bool { return slices.ContainsFunc(values, match) }
+	}
+	return func(n *fleet.Node, l *load) bool {
+		return onNode(n.LabelValues(key)) || l.any(func(o *Request) bool { return pat.match(o.Labels[key]) })
+	}
+}

@@ -1,0 +1,231 @@
+package schedule
+
+import (
+	"fmt"
+	"slices"
+
+	"berth/internal/fleet"
+)
+
+// Place returns the node that the request should run on. Otherwise the error is a *NoFit, a *Contradiction, what
+// Policy.Check says, or names a reference to a container that is ambiguous.
+func Place(v View, r *Request, policy Policy) (*fleet.Node, error) {
+	p, err := newPlan(v, r, policy)
+	if err != nil {
+		return nil, err
+	}
+	if n := p.best(); n != nil {
+		return n, nil
+	}
+	return nil, p.noFit()
+}
+
+// Rank returns all nodes that fit, the one that Place takes first.
+func Rank(v View, r *Request, policy Policy) ([]*fleet.Node, error) {
+	verdicts, err := Explain(v, r, policy)
+	if err != nil {
+		return nil, err
+	}
+	var nodes []*fleet.Node
+	for _, verdict := range verdicts {
+		if verdict.Fits {
+			nodes = append(nodes, verdict.Node)
+		}
+	}
+	if len(nodes) == 0 {
+		p, err := newPlan(v, r, policy)
+		if err != nil {
+			return nil, err
+		}
+		return nil, p.noFit()
+	}
+	return nodes, nil
+}
+
+// Verdict is what becomes of a request on one node.
+type Verdict struct {
+	Node *fleet.Node
+	Fits bool
+	// Why it does not fit, and which filter or check says so.
+	Filter, Reason string
+	// What the strategy looks at where it fits.
+	Wishes, Granted int // soft expressions, and how many of them hold
+	Weight          int
+	Containers      int
+}
+
+// Explain judges every node: those that fit, best first, and then the others by name.
+func Explain(v View, r *Request, policy Policy) ([]Verdict, error) {
+	p, err := newPlan(v, r, policy)
+	if err != nil {
+		return nil, err
+	}
+	var fitting []ranked
+	var refused []Verdict
+	for _, n := range p.snapshot.Nodes() {
+		l := p.loads[n]
+		if s, i := p.refusal(n, l); s != nil {
+			refused = append(refused, Verdict{Node: n, Filter: s.name, Reason: s.reasons[i].one})
+			continue
+		}
+		fitting = append(fitting, ranked{n, p.score(n, l), p.preference(n), p.hash(n)})
+	}
+	slices.SortFunc(fitting, ranked.compare)
+	var all []Verdict
+	for _, f := range fitting {
+		all = append(all, Verdict{
+			Node: f.node, Fits: true, Wishes: len(p.wishes), Granted: f.granted,
+			Weight: f.cost * p.sign, Containers: f.count * p.sign,
+		})
+	}
+	return append(all, refused...), nil
+}
+
+// plan is a request made ready to be put to each node.
+type plan struct {
+	snapshot *fleet.Snapshot
+	req      *Request
+	loads    map[*fleet.Node]*load
+	stages   []*stage // in order
+	wishes   []test
+
+	strategy
+	resources
+}
+
+func newPlan(v View, r *Request, policy Policy) (*plan, error) {
+	if err := policy.Check(); err != nil {
+		return nil, fmt.Errorf("place %s: %w", r.Name, err)
+	}
+	if v.Snapshot == nil {
+		v.Snapshot = &fleet.Snapshot{}
+	}
+	p := &plan{
+		snapshot: v.Snapshot, req: r, loads: loads(v),
+		strategy: newStrategy(r, policy), resources: newResources(r, policy.Overcommit),
+	}
+	p.add(stateStage())
+	p.add(excludeStage(r))
+	p.add(apiStage(r))
+	p.add(platformStage(r))
+	p.add(tieStage(p.snapshot, r.Ties))
+	var deps []dependency
+	for _, name := range policy.filters() {
+		if name == FilterDependency {
+			var err error
+			if deps, err = p.dependencies(); err != nil {
+				return nil, fmt.Errorf("place %s: %w", r.Name, err)
+			}
+		}
+		p.addFilter(name, deps)
+	}
+	if err := contradiction(r, p.snapshot, deps); err != nil {
+		return nil, err
+	}
+	if !p.random {
+		p.add(resourceStage(p.resources))
+	}
+	return p, nil
+}
+
+func (p *plan) add(s *stage) {
+	if s != nil {
+		p.stages = append(p.stages, s)
+	}
+}
+
+func (p *plan) addFilter(name string, deps []dependency) {
+	switch name {
+	case FilterHealth:
+		p.add(healthStage())
+	case FilterPort:
+		p.add(portStage(p.req))
+	case FilterSlots:
+		p.add(slotsStage())
+	case FilterDependency:
+		p.add(dependencyStage(deps))
+	case FilterAffinity:
+		p.add(p.affinityStage())
+		p.wish(p.req.Rules.Affinities, p.affinityTest)
+	case FilterConstraint:
+		p.add(constraintStage(p.req))
+		p.wish(p.req.Rules.Constraints, constraintTest)
+	case FilterWhitelist:
+		p.add(whitelistStage(p.req))
+		p.wish(p.req.Rules.Whitelists, whitelistTest)
+	}
+}
+
+// wish adds the soft expressions.
+func (p *plan) wish(exprs []Expr, compile func(Expr) test) {
+	for _, e := range exprs {
+		if e.Soft {
+			p.wishes = append(p.wishes, compile(e))
+		}
+	}
+}
+
+// refusal returns the first stage that refuses the node and which of its reasons, or no stage.
+func (p *plan) refusal(n *fleet.Node, l *load) (*stage, int) {
+	for _, s := range p.stages {
+		if i := s.check(n, l); i != fits {
+			return s, i
+		}
+	}
+	return nil, fits
+}
+
+// best makes one pass over the nodes and keeps the best so far; it is what each create waits for.
+func (p *plan) best() *fleet.Node {
+	var best *fleet.Node
+	var top score
+	var hash uint64
+	equals := 0
+	for _, n := range p.snapshot.Nodes() {
+		l := p.loads[n]
+		if s, _ := p.refusal(n, l); s != nil {
+			continue
+		}
+		s := p.score(n, l)
+		order := s.compare(top)
+		switch {
+		case best == nil || order < 0:
+			best, top, hash, equals = n, s, p.hash(n), 1
+		case order == 0:
+			equals++
+			if h := p.hash(n); h < hash || h == hash && n.ID < best.ID {
+				best, hash = n, h
+			}
+		}
+	}
+	if equals > 1 {
+		return p.preferred(best, top)
+	}
+	return best
+}
+
+// preferred is the first of the nodes to prefer that is as good as the best.
+func (p *plan) preferred(best *fleet.Node, top score) *fleet.Node {
+	if p.random {
+		return best
+	}
+	for _, id := range p.req.Prefer {
+		n, ok := p.snapshot.Node(id)
+		if !ok {
+			continue
+		}
+		l := p.loads[n]
+		if s, _ := p.refusal(n, l); s == nil && p.score(n, l) == top {
+			return n
+		}
+	}
+	return best
+}
+
+// preference is the node's place among the nodes to prefer, or after them.
+func (p *plan) preference(n *fleet.Node) int {
+	if i := slices.Index(p.req.Prefer, n.ID); i >= 0 && !p.random {
+		return i
+	}
+	return len(p.req.Prefer)
+}

@@ -1,0 +1,106 @@
+// Package schedule chooses the node a container runs on.
+//
+// Place reads a picture of the fleet, a request and a policy and returns a node, or a NoFit that counts why each node was
+// refused. It has no state, no clock and no randomness but the request's seed: equal inputs give the same node on every
+// manager. It knows nothing of engines, HTTP or JSON bodies; what it needs of them is in the Request.
+//
+// The filters and strategies carry classic Swarm's names and grammar. Where that was plainly wrong this is right:
+// docs/swarm-differences.md lists the places.
+package schedule
+
+import "berth/internal/fleet"
+
+// Request is what a container that has no node yet asks for. It is not changed once it was handed over.
+type Request struct {
+	Name, Image string
+	Labels      map[string]string
+
+	Memory, NanoCPUs int64 // 0: no limit asked for
+
+	Ports       []fleet.Port // published; those with HostPort 0 never conflict
+	HostNetwork bool         // the container uses the node's network: Exposed counts, Ports do not
+	Exposed     []fleet.Port
+
+	// Names or IDs of containers that must be on the same node.
+	VolumesFrom, Links []string // as --volumes-from and --link say it; what follows a ":" is not looked at
+	Shares             []string // whose network, IPC or PID namespace is joined
+
+	Rules Rules
+	Ties  []Tie
+
+	Prefer  []string          // IDs of the nodes to take where the strategy sees no difference, in order; random ignores it
+	Exclude map[string]string // node ID → why it is out of the question
+
+	OS, Arch string // "" is any
+	// NeedAPI is the oldest API version that the node must speak, NeedWhat what needs it.
+	NeedAPI, NeedWhat string
+
+	Seed uint64 // decides between equals, and what random takes; with 0 the name does
+}
+
+// Tie is something the container uses that is on certain nodes only.
+type Tie struct {
+	What    string // "network web_default"
+	NodeIDs []string
+}
+
+// Pending is a create in flight: placed, and not yet to be seen in the snapshot.
+type Pending struct {
+	NodeID  string
+	Request *Request
+}
+
+// View is what a placement sees of the fleet.
+type View struct {
+	Snapshot *fleet.Snapshot
+	Pending  []Pending
+}
+
+// load is what the creates in flight add to a node.
+type load struct {
+	memory, nanoCPUs int64
+	requests         []*Request
+}
+
+// count is how many there are; no load is nil.
+func (l *load) count() int {
+	if l == nil {
+		return 0
+	}
+	return len(l.requests)
+}
+
+func (l *load) any(test func(*Request) bool) bool {
+	if l == nil {
+		return false
+	}
+	for _, r := range l.requests {
+		if test(r) {
+			return true
+		}
+	}
+	return false
+}
+
+// loads adds the creates in flight up by node. One whose node has left the fleet counts nowhere.
+func loads(v View) map[*fleet.Node]*load {
+	if len(v.Pending) == 0 {
+		return nil
+	}
+	byNode := make(map[*fleet.Node]*load, len(v.Pending))
+	for _, p := range v.Pending {
+		n, ok := v.Snapshot.Node(p.NodeID)
+		if !ok {
+			continue
+		}
+		l := byNode[n]
+		if l == nil {
+			l = &load{}
+			byNode[n] = l
+		}
+		l.memory += p.Request.Memory
+		l.nanoCPUs += p.Request.NanoCPUs
+		l.requests = append(l.requests, p.Request)
+	}
+	return byNode
+}
