@@ -54,7 +54,8 @@ func ask(ctx context.Context, s *Store, drv Driver, m *Machine) Status {
 	return st
 }
 
-// AskState is the machine's state alone: the provider's word, unless its create never came to an end.
+// AskState is the machine's state alone: the provider's word, unless its create never came to an end. Where the provider cannot
+// tell, a machine with an address counts as running.
 func AskState(ctx context.Context, s *Store, drv Driver, m *Machine) (State, error) {
 	if m.Unfinished != "" {
 		if s.claimed(m.Name) {
@@ -65,6 +66,9 @@ func AskState(ctx context.Context, s *Store, drv Driver, m *Machine) (State, err
 	state, err := drv.State(ctx, m.Instance)
 	if err != nil {
 		return StateError, fmt.Errorf("state of %s: %w", m.Name, err)
+	}
+	if state == StateNone && m.URL() != "" {
+		return StateRunning, nil
 	}
 	return state, nil
 }

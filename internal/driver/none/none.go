@@ -33,13 +33,15 @@ func (driver) PreCreateCheck(_ context.Context, spec machine.Spec) error {
 	return err
 }
 
-func (driver) Create(_ context.Context, spec machine.Spec) (machine.Instance, error) {
+func (driver) Create(ctx context.Context, spec machine.Spec) (machine.Instance, error) {
+	i := machine.Instance{Name: spec.Name, Dir: spec.Dir}
 	u, err := address(spec)
-	if err != nil {
-		return machine.Instance{}, err
+	if err := errors.Join(err, ctx.Err()); err != nil {
+		return i, err
 	}
-	raw, err := json.Marshal(fields{URL: spec.String("url")})
-	return machine.Instance{IPAddress: u.Hostname(), Raw: raw}, err
+	i.IPAddress = u.Hostname()
+	i.Raw, err = json.Marshal(fields{URL: spec.String("url")})
+	return i, err
 }
 
 func address(spec machine.Spec) (*url.URL, error) {
@@ -54,9 +56,9 @@ func address(spec machine.Spec) (*url.URL, error) {
 	return u, nil
 }
 
-// State is Running, always: only the engine itself could say otherwise.
+// State is not known: only the engine itself could tell.
 func (driver) State(context.Context, machine.Instance) (machine.State, error) {
-	return machine.StateRunning, nil
+	return machine.StateNone, nil
 }
 
 func (driver) Remove(context.Context, machine.Instance) error { return nil }
