@@ -53,6 +53,7 @@ type Node struct {
 	IP       string // the address its published ports answer on; "" if it has none
 
 	State     State
+	facts     *Facts    // what Seal derived; here because placement reads it with State
 	Error     string    // why it is not Healthy; else ""
 	UpdatedAt time.Time // when State or Error was last confirmed
 	// Health is 100 for a node without failures and falls with each; 0 means do not schedule.
@@ -77,8 +78,6 @@ type Node struct {
 	Networks   []*Network   // by ID
 	Volumes    []*Volume    // by name
 	Sum        Sum
-
-	index *index // what Seal derived; see seal.go
 }
 
 // Sum is what the containers of a node add up to; it is kept so that nobody has to add it up again.

@@ -1,108 +1,116 @@
 package fleet
 
 import (
+	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"sort"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"unique"
 )
 
 // LabelSlots is the engine label that bounds how many containers its node takes.
 const LabelSlots = "containerslots"
 
-// keptLabels bounds how many label keys a node remembers the values of: clients choose the keys.
-const keptLabels = 8
+// Text is a string that is stored once however many nodes have it, so that comparing two is comparing addresses.
+type Text = unique.Handle[string]
 
-// index is what placement asks of a node and nobody should work out twice. The eager part is cheap for every publish. The
-// lists behind the atomic pointers are made when first asked for, since most fleets never ask: any goroutine may make one,
-// two that race make the same, and once stored it is never changed.
-type index struct {
-	hash     uint64
-	slots    int
-	limited  bool
-	ports    []Port // taken host ports, by HostPort
-	hostPort []uint16
-	exposed  []Port // by containers on the host's network
+// Facts is what placement asks of every node of the fleet, close together: reading it costs what the memory costs. It is
+// made by Seal and not changed.
+//
+// The lists behind the atomic pointers are made when first asked for, since most fleets never ask. Any goroutine may make
+// one, two that race make the same, and once stored it is not changed either.
+type Facts struct {
+	Hash                     uint64 // of the node's ID, the same in every process
+	Memory, NanoCPUs         int64  // what the node has
+	UsedMemory, UsedNanoCPUs int64  // what its containers may use
+	Containers, Running      int32
+	Slots                    int32 // how many containers it takes by its label containerslots
 
-	containers []*Container // what labels was made from
-	labels     atomic.Pointer[[]labelValues]
-	images     []*Image // what imageNames was made from
-	imageNames atomic.Pointer[imageNames]
+	hostPorts []uint16 // of ports
+	labels    []label
+	values    atomic.Pointer[labelValues]
+	images    atomic.Pointer[[]Text]
+
+	ports   []Port // taken host ports, by HostPort
+	exposed []Port // by containers on the host's network
+
+	// What the lists were made from.
+	ofLabels     map[string]string
+	ofContainers []*Container
+	ofImages     []*Image
 }
 
-type labelValues struct {
-	key    string
-	values []string
-}
+type label struct{ key, value Text }
 
-type imageNames struct {
-	list []string
-	set  map[string]struct{}
-}
-
-// Seal computes what follows from a node's lists and is asked for often. Whoever builds a Node calls it once, as the last
+// Seal computes what follows from a node's fields and is asked for often. Whoever builds a Node calls it once, as the last
 // thing before publishing it. A Node that began as a copy of a sealed one keeps what still holds, so a list that changed
 // must be a new slice, as published data demands anyway.
 func (n *Node) Seal() *Node {
 	n.Sum = AddUp(n.Containers)
-	old := n.index
-	n.index = newIndex(n)
-	if old == nil {
-		return n
-	}
-	if same(old.containers, n.Containers) {
-		n.index.labels.Store(old.labels.Load())
-	}
-	if same(old.images, n.Images) {
-		n.index.imageNames.Store(old.imageNames.Load())
-	}
+	n.facts = newFacts(n, n.Sum, n.facts)
 	return n
+}
+
+// Facts of a node that was not sealed are made anew each time.
+func (n *Node) Facts() *Facts {
+	if n.facts == nil {
+		return newFacts(n, AddUp(n.Containers), nil)
+	}
+	return n.facts
+}
+
+func newFacts(n *Node, sum Sum, old *Facts) *Facts {
+	f := &Facts{
+		Hash: fnv(n.ID), Memory: n.Memory, NanoCPUs: n.CPUs * 1e9, Slots: slots(n.Labels),
+		UsedMemory: sum.Memory, UsedNanoCPUs: sum.NanoCPUs,
+		Containers: int32(len(n.Containers)), Running: int32(sum.Running + sum.Paused),
+		ofLabels: n.Labels, ofContainers: n.Containers, ofImages: n.Images,
+	}
+	f.addPorts(n.Containers)
+	if old != nil && maps.Equal(old.ofLabels, n.Labels) {
+		f.labels = old.labels
+	} else {
+		f.labels = labelsOf(n.Labels)
+	}
+	if old != nil && same(old.ofContainers, n.Containers) {
+		f.values.Store(old.values.Load())
+	}
+	if old != nil && same(old.ofImages, n.Images) {
+		f.images.Store(old.images.Load())
+	}
+	return f
 }
 
 func same[T any](a, b []T) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
-func newIndex(n *Node) *index {
-	x := &index{hash: fnv(n.ID), containers: n.Containers, images: n.Images}
-	if v, ok := n.Labels[LabelSlots]; ok {
-		slots, err := strconv.Atoi(v)
-		x.slots, x.limited = slots, err == nil // anything but a number is no limit, as in Swarm
+// slots of a node without the label, or with something else than a number in it, are endless, as in Swarm.
+func slots(labels map[string]string) int32 {
+	v, ok := labels[LabelSlots]
+	if !ok {
+		return math.MaxInt32
 	}
-	for _, c := range n.Containers {
-		for _, p := range c.Wanted {
-			if p.HostPort != 0 {
-				x.ports = append(x.ports, p)
-			}
-		}
-		for _, p := range c.Published {
-			if p.HostPort != 0 && !slices.Contains(c.Wanted, p) {
-				x.ports = append(x.ports, p)
-			}
-		}
-		if c.NetworkMode == "host" {
-			x.exposed = append(x.exposed, c.Exposed...)
-		}
+	n, err := strconv.ParseInt(v, 10, 32)
+	if err != nil {
+		return math.MaxInt32
 	}
-	slices.SortFunc(x.ports, func(a, b Port) int { return int(a.HostPort) - int(b.HostPort) })
-	x.hostPort = make([]uint16, len(x.ports))
-	for i, p := range x.ports {
-		x.hostPort[i] = p.HostPort
-	}
-	return x
+	return int32(n)
 }
 
-// derived is the node's index; a node that nobody sealed pays for it each time.
-func (n *Node) derived() *index {
-	if n.index == nil {
-		return newIndex(n)
+func labelsOf(m map[string]string) []label {
+	list := make([]label, 0, len(m))
+	for k, v := range m {
+		list = append(list, label{unique.Make(k), unique.Make(v)})
 	}
-	return n.index
+	return list
 }
 
-// fnv is FNV-1a, the same on every manager.
+// fnv is FNV-1a.
 func fnv(s string) uint64 {
 	h := uint64(14695981039346656037)
 	for i := range len(s) {
@@ -111,26 +119,44 @@ func fnv(s string) uint64 {
 	return h
 }
 
-// Hash is a hash of the node's ID that is the same in every process.
-func (n *Node) Hash() uint64 {
-	if n.index == nil {
-		return fnv(n.ID)
+// Label is the node's label of that key, or else what missing says.
+func (f *Facts) Label(key, missing Text) Text {
+	for i := range f.labels {
+		if f.labels[i].key == key {
+			return f.labels[i].value
+		}
 	}
-	return n.index.hash
+	return missing
 }
 
-// Slots is how many containers the node takes by its label containerslots, and whether it has such a limit.
-func (n *Node) Slots() (limit int, limited bool) {
-	x := n.derived()
-	return x.slots, x.limited
+func (f *Facts) addPorts(cs []*Container) {
+	for _, c := range cs {
+		for _, p := range c.Wanted {
+			if p.HostPort != 0 {
+				f.ports = append(f.ports, p)
+			}
+		}
+		for _, p := range c.Published {
+			if p.HostPort != 0 && !slices.Contains(c.Wanted, p) {
+				f.ports = append(f.ports, p)
+			}
+		}
+		if c.NetworkMode == "host" {
+			f.exposed = append(f.exposed, c.Exposed...)
+		}
+	}
+	slices.SortFunc(f.ports, func(a, b Port) int { return int(a.HostPort) - int(b.HostPort) })
+	f.hostPorts = make([]uint16, len(f.ports))
+	for i, p := range f.ports {
+		f.hostPorts[i] = p.HostPort
+	}
 }
 
 // PortTaken tells whether a container of the node, running or not, has or wants the host port.
-func (n *Node) PortTaken(p Port) bool {
-	x := n.derived()
-	i := sort.Search(len(x.hostPort), func(i int) bool { return x.hostPort[i] >= p.HostPort })
-	for ; i < len(x.ports) && x.hostPort[i] == p.HostPort; i++ {
-		if x.ports[i].Overlaps(p) {
+func (f *Facts) PortTaken(p Port) bool {
+	i := sort.Search(len(f.hostPorts), func(i int) bool { return f.hostPorts[i] >= p.HostPort })
+	for ; i < len(f.hostPorts) && f.hostPorts[i] == p.HostPort; i++ {
+		if f.ports[i].Overlaps(p) {
 			return true
 		}
 	}
@@ -138,9 +164,7 @@ func (n *Node) PortTaken(p Port) bool {
 }
 
 // ExposedOnHost tells whether a container on the host's network exposes the port.
-func (n *Node) ExposedOnHost(p Port) bool {
-	return slices.ContainsFunc(n.derived().exposed, p.SameExposed)
-}
+func (f *Facts) ExposedOnHost(p Port) bool { return slices.ContainsFunc(f.exposed, p.SameExposed) }
 
 // SameExposed tells whether two ports are the same to containers that share a network.
 func (p Port) SameExposed(q Port) bool { return p.Port == q.Port && p.proto() == q.proto() }
@@ -172,78 +196,78 @@ func overlap(a, b string) bool {
 	return x == y || x.Is4() == y.Is4() && (x.IsUnspecified() || y.IsUnspecified())
 }
 
-// LabelValues are the different values that the node's containers have for a label, sorted; a container without the label
-// has the value "". The slice must not be changed.
-func (n *Node) LabelValues(key string) []string {
-	if n.index == nil {
-		return valuesOf(n.Containers, key)
-	}
-	var kept []labelValues
-	if have := n.index.labels.Load(); have != nil {
-		kept = *have
-	}
-	for _, l := range kept {
+// labelValues is the different values of one container label on a node, and those of the labels asked for before.
+type labelValues struct {
+	key    Text
+	values []Text
+	next   *labelValues
+}
+
+// keptLabels bounds how many label keys a node remembers the values of: clients choose the keys.
+const keptLabels = 8
+
+// LabelValues are the different values that the node's containers have for a label; a container without the label has the
+// value "". The slice must not be changed.
+func (f *Facts) LabelValues(key Text) []Text {
+	known := f.values.Load()
+	kept := 1
+	for l := known; l != nil; l = l.next {
 		if l.key == key {
 			return l.values
 		}
+		kept++
 	}
-	values := valuesOf(n.Containers, key)
-	next := append([]labelValues{{key, values}}, kept...)
-	next = slices.Clip(next[:min(len(next), keptLabels)])
-	n.index.labels.Store(&next) // what a racing store loses is made again
-	return values
+	l := &labelValues{key: key, values: valuesOf(f.ofContainers, key.Value()), next: known}
+	if kept > keptLabels {
+		l.next = nil // start again, rather than keep account of which were asked for last
+	}
+	f.values.Store(l) // what a racing store loses is made again
+	return l.values
 }
 
-func valuesOf(cs []*Container, key string) []string {
+func valuesOf(cs []*Container, key string) []Text {
 	values := make([]string, len(cs))
 	for i, c := range cs {
 		values[i] = c.Labels[key]
 	}
 	slices.Sort(values)
-	return slices.Clone(slices.Compact(values)) // the array may be much larger than what is left in it
+	values = slices.Compact(values)
+	texts := make([]Text, len(values))
+	for i, v := range values {
+		texts[i] = unique.Make(v)
+	}
+	return texts
 }
 
 // ImageNames are all names of the node's images: ID, repo:tag, repo and repo@digest. The slice must not be changed.
-func (n *Node) ImageNames() []string { return n.allImageNames().list }
-
-// HasImageName tells whether one of ImageNames is name.
-func (n *Node) HasImageName(name string) bool {
-	_, ok := n.allImageNames().set[name]
-	return ok
-}
-
-func (n *Node) allImageNames() *imageNames {
-	if n.index == nil {
-		return namesOf(n.Images)
+func (f *Facts) ImageNames() []Text {
+	if known := f.images.Load(); known != nil {
+		return *known
 	}
-	if have := n.index.imageNames.Load(); have != nil {
-		return have
-	}
-	names := namesOf(n.Images)
-	n.index.imageNames.Store(names)
+	names := namesOf(f.ofImages)
+	f.images.Store(&names)
 	return names
 }
 
-func namesOf(images []*Image) *imageNames {
-	names := &imageNames{set: make(map[string]struct{}, 4*len(images))}
-	add := func(s string) {
-		if _, had := names.set[s]; !had && !strings.HasPrefix(s, "<none>") {
-			names.set[s] = struct{}{}
-			names.list = append(names.list, s)
-		}
-	}
+func namesOf(images []*Image) []Text {
+	var names []string
 	for _, i := range images {
-		add(i.ID)
-		for _, tag := range i.RepoTags {
-			add(tag)
-			add(Repository(tag))
-		}
-		for _, digest := range i.RepoDigests {
-			add(digest)
-			add(Repository(digest))
+		names = append(names, i.ID)
+		for _, refs := range [][]string{i.RepoTags, i.RepoDigests} {
+			for _, ref := range refs {
+				if !strings.HasPrefix(ref, "<none>") {
+					names = append(names, ref, Repository(ref))
+				}
+			}
 		}
 	}
-	return names
+	slices.Sort(names)
+	names = slices.Compact(names)
+	texts := make([]Text, len(names))
+	for i, name := range names {
+		texts[i] = unique.Make(name)
+	}
+	return texts
 }
 
 // Repository cuts the tag or digest off an image reference.

@@ -1,0 +1,296 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"berth/internal/fleet"
+	"berth/internal/rawjson"
+)
+
+// refreshLimit bounds how long an answer waits for the snapshot to show what was done.
+const refreshLimit = 10 * time.Second
+
+// locate finds a container and the node it is on, which must answer.
+func (s *Server) locate(ref string) (fleet.Ref, error) {
+	c, err := s.fleet.Snapshot().Container(ref)
+	if err != nil {
+		return fleet.Ref{}, err
+	}
+	if c.Node.State != fleet.Healthy {
+		return fleet.Ref{}, unavailable(fmt.Sprintf("Container %s running on unhealthy node %s: %s", ref, c.Node.Name, c.Node.Error))
+	}
+	return c, nil
+}
+
+// onContainer is what most container routes are: find the owner, put the full ID into the path, hand over.
+func (s *Server) onContainer(w http.ResponseWriter, r *request, f forwarding) error {
+	c, err := s.locate(r.vars["id"])
+	if err != nil {
+		return err
+	}
+	if f.path == "" {
+		f.path = r.ownPath(c.Container.ID)
+	}
+	return s.forward(w, r, c.Node, f)
+}
+
+// ownPath is the route's path with the object's full ID in the place of what the client wrote.
+func (r *request) ownPath(id string) string {
+	out := strings.Replace(r.route.pattern, "{id}", id, 1)
+	for name, value := range r.vars {
+		out = strings.Replace(out, "{"+name+"}", value, 1)
+	}
+	return out
+}
+
+// passContainer hands over and changes nothing.
+func passContainer(s *Server, w http.ResponseWriter, r *request) error {
+	return s.onContainer(w, r, forwarding{})
+}
+
+// changeContainer holds the answer back until the snapshot shows the change, so that a client reads its own write.
+func changeContainer(s *Server, w http.ResponseWriter, r *request) error {
+	c, err := s.locate(r.vars["id"])
+	if err != nil {
+		return err
+	}
+	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: func(res *http.Response) error {
+		if res.StatusCode < 400 {
+			s.refresh(r.Context(), c.Node, fleet.KindContainer, c.Container.ID)
+		}
+		return nil
+	}})
+}
+
+// refresh waits for the snapshot. That it could not be waited for is no fault of the request, which was carried out.
+func (s *Server) refresh(ctx context.Context, n *fleet.Node, kind fleet.Kind, id string) {
+	ctx, cancel := context.WithTimeout(ctx, refreshLimit)
+	defer cancel()
+	if err := s.fleet.Refresh(ctx, n.ID, kind, id); err != nil {
+		s.o.Log.Warn("changed, but not seen yet", "node", n.Name, "kind", kind, "id", id, "error", err)
+	}
+}
+
+func updateContainer(s *Server, w http.ResponseWriter, r *request) error {
+	c, err := s.locate(r.vars["id"])
+	if err != nil {
+		return err
+	}
+	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: func(res *http.Response) error {
+		if res.StatusCode >= 400 {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), refreshLimit)
+		defer cancel()
+		if err := s.fleet.RefreshDetails(ctx, c.Node.ID, c.Container.ID); err != nil {
+			s.o.Log.Warn("updated, but not seen yet", "node", c.Node.Name, "container", c.Container.ID, "error", err)
+		}
+		return nil
+	}})
+}
+
+// attachContainer may become a raw stream without an Upgrade header.
+func attachContainer(s *Server, w http.ResponseWriter, r *request) error {
+	return s.onContainer(w, r, forwarding{hijack: true})
+}
+
+// inspectContainer adds the object Node, as classic Swarm did, and the label of the node.
+func inspectContainer(s *Server, w http.ResponseWriter, r *request) error {
+	c, err := s.locate(r.vars["id"])
+	if err != nil {
+		return err
+	}
+	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: editBody(func(b []byte) ([]byte, error) {
+		return withNode(b, c.Node)
+	})})
+}
+
+// withNode edits an inspection.
+func withNode(b []byte, n *fleet.Node) ([]byte, error) {
+	o, err := rawjson.ParseTrusted(b)
+	if err != nil {
+		return nil, fmt.Errorf("node %s: inspect: %w", n.Name, err)
+	}
+	o.Set("Node", map[string]any{
+		"ID": n.ID, "IP": n.IP, "Addr": n.Addr, "Name": n.Name, "Cpus": n.CPUs, "Memory": n.Memory, "Labels": n.Labels,
+	})
+	config, err := o.Object("Config")
+	if err != nil {
+		return nil, fmt.Errorf("node %s: inspect: %w", n.Name, err)
+	}
+	labels, err := config.Object("Labels")
+	if err != nil {
+		return nil, fmt.Errorf("node %s: inspect: %w", n.Name, err)
+	}
+	labels.Set(fleet.LabelNode, n.Name)
+	config.Set("Labels", labels)
+	o.Set("Config", config)
+	return append(o.Bytes(), '\n'), nil
+}
+
+// renameContainer holds the new name over the fleet while the engine renames.
+func renameContainer(s *Server, w http.ResponseWriter, r *request) error {
+	c, err := s.locate(r.vars["id"])
+	if err != nil {
+		return err
+	}
+	q := r.URL.Query()
+	name := strings.TrimPrefix(q.Get("name"), "/")
+	if rest, ok := strings.CutPrefix(name, c.Node.Name+"/"); ok {
+		name = rest
+	}
+	if err := checkName(name); err != nil {
+		return err
+	}
+	release, err := s.fleet.Reserve(name, c.Container.ID)
+	if err != nil {
+		return err
+	}
+	defer release()
+	q.Set("name", name)
+	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), query: q, before: func(res *http.Response) error {
+		if res.StatusCode < 400 {
+			s.refresh(r.Context(), c.Node, fleet.KindContainer, c.Container.ID)
+		}
+		return nil
+	}})
+}
+
+// checkName refuses what no engine takes, before it is used as a key anywhere. The text is the engine's.
+func checkName(name string) error {
+	if len(name) <= 253 && containerName.MatchString(name) {
+		return nil
+	}
+	if len(name) > 80 {
+		name = name[:80] + "…"
+	}
+	return invalidf("Invalid container name (%s), only %s are allowed", name, "[a-zA-Z0-9][a-zA-Z0-9_.-]")
+}
+
+// removeContainer takes the container out of the picture with the answer.
+func removeContainer(s *Server, w http.ResponseWriter, r *request) error {
+	c, err := s.locate(r.vars["id"])
+	if err != nil {
+		return err
+	}
+	if flag(r.URL.Query(), "link") {
+		return s.forward(w, r, c.Node, forwarding{path: "/containers/" + r.vars["id"]})
+	}
+	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: func(res *http.Response) error {
+		switch {
+		case res.StatusCode < 300 || res.StatusCode == http.StatusNotFound:
+			s.fleet.Forget(c.Node.ID, c.Container.ID)
+			if flag(r.URL.Query(), "v") && len(c.Container.Mounts) > 0 {
+				s.refresh(r.Context(), c.Node, fleet.KindVolume, "")
+			}
+		case res.StatusCode < 500:
+			s.refresh(r.Context(), c.Node, fleet.KindContainer, c.Container.ID)
+		}
+		return nil
+	}})
+}
+
+// pruneContainers runs on every node and adds the answers up.
+func pruneContainers(s *Server, w http.ResponseWriter, r *request) error {
+	return s.prune(w, r, "ContainersDeleted", fleet.KindContainer)
+}
+
+// prune asks every node to prune and joins the lists under key; the sums of SpaceReclaimed are added.
+func (s *Server) prune(w http.ResponseWriter, r *request, key string, kind fleet.Kind) error {
+	nodes := s.nodes()
+	if len(nodes) == 0 {
+		return unavailable("no healthy node is available in the fleet")
+	}
+	answers, errs := each(r.Context(), nodes, workDeadline, func(ctx context.Context, n *fleet.Node) (*pruned, error) {
+		return s.pruneOn(ctx, n, r, r.URL.Query(), key, kind)
+	})
+	if err := partial(w, nodes, errs); err != nil {
+		return err
+	}
+	var sum pruned
+	for _, a := range answers {
+		if a != nil {
+			sum.items = append(sum.items, a.items...)
+			sum.space += a.space
+		}
+	}
+	o := new(rawjson.Object)
+	o.Set(key, sum.items)
+	if kind != fleet.KindNetwork {
+		o.Set("SpaceReclaimed", sum.space)
+	}
+	writeRaw(w, http.StatusOK, append(o.Bytes(), '\n'))
+	return nil
+}
+
+// pruned is one node's answer to a prune.
+type pruned struct {
+	items []any
+	space uint64
+}
+
+func (s *Server) pruneOn(ctx context.Context, n *fleet.Node, r *request, q url.Values, key string, kind fleet.Kind) (*pruned, error) {
+	b, err := s.ask(ctx, n, http.MethodPost, r.version, r.path, q, nil)
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", n.Name, err)
+	}
+	o, err := rawjson.ParseTrusted(b)
+	if err != nil {
+		return nil, fmt.Errorf("node %s: prune: %w", n.Name, err)
+	}
+	p := new(pruned)
+	raws, err := rawjson.Array(orNull(o.Get(key)))
+	if err != nil {
+		return nil, fmt.Errorf("node %s: prune: %w", n.Name, err)
+	}
+	for _, raw := range raws {
+		p.items = append(p.items, raw)
+	}
+	if err := o.Decode("SpaceReclaimed", &p.space); err != nil {
+		return nil, fmt.Errorf("node %s: prune: %w", n.Name, err)
+	}
+	if kind == fleet.KindContainer {
+		for _, raw := range raws {
+			s.fleet.Forget(n.ID, strings.Trim(string(raw), `"`))
+		}
+		return p, nil
+	}
+	s.refresh(ctx, n, kind, "")
+	return p, nil
+}
+
+func orNull(b []byte) []byte {
+	if b == nil {
+		return []byte("null")
+	}
+	return b
+}
+
+// commitContainer makes an image on the container's node; the query names the container.
+func commitContainer(s *Server, w http.ResponseWriter, r *request) error {
+	q := r.URL.Query()
+	c, err := s.locate(q.Get("container"))
+	if err != nil {
+		return err
+	}
+	q.Set("container", c.Container.ID)
+	return s.forward(w, r, c.Node, forwarding{query: q, before: func(res *http.Response) error {
+		if res.StatusCode < 300 {
+			s.refresh(r.Context(), c.Node, fleet.KindImage, "")
+			s.imageWritten(c.Node, joinTag(q.Get("repo"), q.Get("tag")))
+		}
+		return nil
+	}})
+}
+
+func joinTag(repo, tag string) string {
+	if repo == "" || tag == "" {
+		return repo
+	}
+	return repo + ":" + tag
+}

@@ -1,0 +1,85 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+
+	"berth/internal/fleet"
+)
+
+// minAPI is the oldest API version that clients may speak.
+const minAPI = "1.24"
+
+var versioned = regexp.MustCompile(`^/v([0-9]{1,3}\.[0-9]{1,3})(/.*)?$`)
+
+// gate knows the one API version that the endpoint advertises: the newest engine's, but no newer than what we have verified.
+// It never goes down while the manager lives, because clients keep what they negotiated.
+type gate struct {
+	max string
+
+	mu   sync.Mutex
+	high string
+	seen uint64 // the snapshot version that high was last computed for
+}
+
+// advertised is the newest version that clients may speak.
+func (g *gate) advertised(s *fleet.Snapshot) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if v := s.Version(); v != g.seen {
+		g.seen = v
+		for _, n := range s.Nodes() {
+			v := n.API
+			if v != "" && fleet.CompareVersions(v, g.max) > 0 {
+				v = g.max
+			}
+			if v != "" && (g.high == "" || fleet.CompareVersions(v, g.high) > 0) {
+				g.high = v
+			}
+		}
+	}
+	if g.high == "" {
+		return g.max
+	}
+	return g.high
+}
+
+// pass takes the version off a path and checks it. A path without one speaks the newest.
+func (g *gate) pass(path string, s *fleet.Snapshot) (version, rest string, err error) {
+	newest := g.advertised(s)
+	m := versioned.FindStringSubmatch(path)
+	if m == nil {
+		return newest, path, nil
+	}
+	switch {
+	case fleet.CompareVersions(m[1], newest) > 0:
+		return "", "", invalid(fmt.Sprintf("client version %s is too new. Maximum supported API version is %s", m[1], newest))
+	case fleet.CompareVersions(m[1], minAPI) < 0:
+		return "", "", &statusError{
+			status: http.StatusBadRequest, plain: true,
+			message: fmt.Sprintf("client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version", m[1], minAPI),
+		}
+	}
+	if m[2] == "" {
+		return m[1], "/", nil
+	}
+	return m[1], m[2], nil
+}
+
+// lowestVersion is the lowest engine version of the fleet, the one that we claim to be: tools read features from it.
+func lowestVersion(s *fleet.Snapshot) string {
+	lowest := ""
+	for _, n := range s.Nodes() {
+		v, _, _ := strings.Cut(n.Version, "+")
+		if v != "" && (lowest == "" || fleet.CompareVersions(v, lowest) < 0) {
+			lowest = v
+		}
+	}
+	if lowest == "" {
+		return "20.10.0"
+	}
+	return lowest
+}

@@ -1,0 +1,326 @@
+// Package cluster is who is in the fleet and who holds a place in it.
+//
+// It is the only writer of the fleet's snapshot: engines publish their nodes here, and readers take the snapshot without a
+// lock. It decides creates: it reserves, asks the scheduler, sends, and lets the reservation go once the snapshot shows the
+// container. It knows nothing of routes and clients; those are api's.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"berth/internal/engine"
+	"berth/internal/fleet"
+	"berth/internal/proxy"
+	"berth/internal/schedule"
+)
+
+// Source tells where the engines are.
+type Source interface {
+	// Watch calls update with the whole set at once and at every change, until ctx ends. It blocks; the caller owns the
+	// goroutine. An error means that it can never work.
+	Watch(ctx context.Context, update func([]engine.Endpoint)) error
+}
+
+// Options of a cluster.
+type Options struct {
+	Engine engine.Options // Name, Publish and Event are filled in here
+	Policy schedule.Policy
+	// CreateRetry is how often a create that an engine refused with a server error is tried again, elsewhere if possible.
+	CreateRetry int
+	// Backlog is how many events are remembered for `docker events --since`.
+	Backlog int
+	Log     *slog.Logger
+}
+
+// Cluster holds the engines of a fleet. Make it with New, start it with Run.
+type Cluster struct {
+	o        Options
+	snapshot atomic.Pointer[fleet.Snapshot]
+	hub      *hub
+
+	mu      sync.Mutex // guards members, sets and names
+	members map[string]*member
+	sets    map[int][]engine.Endpoint // by source
+	names   map[string]string         // a node's name → its address
+
+	pub     sync.RWMutex // guards what publishing changes: engines, abandoned, and the order of snapshots
+	engines map[string]*engine.Engine
+
+	seats seats
+	work  sync.WaitGroup // what publishing set off
+}
+
+// member is one engine that the sources name.
+type member struct {
+	engine *engine.Engine
+	key    string
+	cancel context.CancelFunc
+	done   chan struct{}
+	// guarded by Cluster.pub:
+	nodeID string
+	gone   bool
+}
+
+// New makes an empty cluster.
+func New(o Options) *Cluster {
+	c := &Cluster{
+		o: o, members: map[string]*member{}, sets: map[int][]engine.Endpoint{}, names: map[string]string{},
+		engines: map[string]*engine.Engine{}, hub: newHub(o.Backlog), seats: newSeats(),
+	}
+	c.snapshot.Store(new(fleet.Snapshot))
+	return c
+}
+
+// Run follows the sources and their engines until ctx ends, and returns when all of it has stopped.
+func (c *Cluster) Run(ctx context.Context, sources ...Source) error {
+	defer c.hub.close()
+	g, ctx := errgroup.WithContext(ctx)
+	for i, s := range sources {
+		g.Go(func() error {
+			return s.Watch(ctx, func(eps []engine.Endpoint) { c.reconcile(ctx, i, eps) })
+		})
+	}
+	err := g.Wait()
+	c.leaveAll()
+	c.work.Wait()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// reconcile brings the members to what the sources name together. Those that left go first, so that a changed endpoint
+// keeps its name.
+func (c *Cluster) reconcile(ctx context.Context, source int, eps []engine.Endpoint) {
+	c.mu.Lock()
+	c.sets[source] = eps
+	want := map[string]engine.Endpoint{}
+	for _, set := range c.sets {
+		for _, ep := range set {
+			if _, twice := want[ep.Addr]; !twice {
+				want[ep.Addr] = ep
+			}
+		}
+	}
+	var left []*member
+	for addr, m := range c.members {
+		if ep, ok := want[addr]; !ok || ep.Key != m.key {
+			left = append(left, m)
+			delete(c.members, addr)
+		}
+	}
+	c.mu.Unlock()
+	for _, m := range left {
+		c.leave(m)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for addr, ep := range want {
+		if _, ok := c.members[addr]; !ok && ctx.Err() == nil {
+			c.members[addr] = c.join(ctx, ep)
+		}
+	}
+}
+
+// join starts to follow an engine.
+func (c *Cluster) join(ctx context.Context, ep engine.Endpoint) *member {
+	ctx, cancel := context.WithCancel(ctx)
+	m := &member{key: ep.Key, cancel: cancel, done: make(chan struct{})}
+	o := c.o.Engine
+	o.Name = c.name
+	o.Publish = func(n *fleet.Node) { c.publish(m, n) }
+	o.Event = c.hub.publish
+	m.engine = engine.New(ep, o)
+	c.o.Log.Info("node joins", "name", ep.Name, "addr", ep.Addr)
+	go func() {
+		defer close(m.done)
+		if err := m.engine.Run(ctx); err != nil && ctx.Err() == nil {
+			c.o.Log.Error("node is not followed any more", "addr", ep.Addr, "error", err)
+		}
+	}()
+	return m
+}
+
+// leave stops following an engine and takes its node out of the picture.
+func (c *Cluster) leave(m *member) {
+	m.cancel()
+	<-m.done
+	c.pub.Lock()
+	m.gone = true
+	s := c.snapshot.Load()
+	n, known := s.Node(m.nodeID)
+	if known {
+		c.snapshot.Store(s.Without(m.nodeID))
+		delete(c.engines, m.nodeID)
+	}
+	c.pub.Unlock()
+	addr := m.engine.Endpoint().Addr
+	c.mu.Lock()
+	for name, at := range c.names {
+		if at == addr {
+			delete(c.names, name)
+		}
+	}
+	c.mu.Unlock()
+	c.o.Log.Info("node leaves", "addr", addr)
+	if known {
+		c.hub.publish(nodeEvent(n, "engine_disconnect"))
+	}
+}
+
+func (c *Cluster) leaveAll() {
+	c.mu.Lock()
+	members := c.members
+	c.members = map[string]*member{}
+	c.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, m := range members {
+		wg.Go(func() { c.leave(m) })
+	}
+	wg.Wait()
+}
+
+// publish puts a node's new state into the snapshot.
+func (c *Cluster) publish(m *member, n *fleet.Node) {
+	c.pub.Lock()
+	if m.gone {
+		c.pub.Unlock()
+		return
+	}
+	whole := n
+	n = c.seats.hide(n)
+	s := c.snapshot.Load()
+	was := fleet.Pending
+	if old, ok := s.Node(m.nodeID); ok {
+		was = old.State
+		if m.nodeID != n.ID {
+			s = s.Without(m.nodeID)
+			delete(c.engines, m.nodeID)
+		}
+	}
+	m.nodeID = n.ID
+	c.engines[n.ID] = m.engine
+	c.snapshot.Store(s.Replace(n))
+	c.pub.Unlock()
+	if action := stateChange(was, n.State); action != "" {
+		c.hub.publish(nodeEvent(n, action))
+	}
+	c.clean(m.engine, whole)
+}
+
+// name makes a node's name unique: the machine's, or the engine's own host name, with the address added if another has it.
+func (c *Cluster) name(ep engine.Endpoint, hostName string) string {
+	want := ep.Name
+	if want == "" {
+		want = hostName
+	}
+	if want == "" {
+		want = ep.Addr
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, candidate := range []string{want, want + "-" + addrHost(ep.Addr), want + "-" + addrWord(ep.Addr)} {
+		if at, taken := c.names[candidate]; !taken || at == ep.Addr {
+			c.names[candidate] = ep.Addr
+			return candidate
+		}
+	}
+	return want + "-" + addrWord(ep.Addr)
+}
+
+// Snapshot returns the fleet as it is now known.
+func (c *Cluster) Snapshot() *fleet.Snapshot { return c.snapshot.Load() }
+
+func (c *Cluster) engineOf(nodeID string) (*engine.Engine, error) {
+	c.pub.RLock()
+	defer c.pub.RUnlock()
+	e, ok := c.engines[nodeID]
+	if !ok {
+		return nil, &goneError{nodeID}
+	}
+	return e, nil
+}
+
+// goneError says that a node left the fleet between looking and asking.
+type goneError struct{ node string }
+
+func (g *goneError) Error() string { return fmt.Sprintf("node %s has left the fleet", g.node) }
+func (g *goneError) Unavailable()  {}
+
+// Do sends one request to a node. See engine.Do.
+func (c *Cluster) Do(ctx context.Context, nodeID string, r *http.Request) (*http.Response, error) {
+	e, err := c.engineOf(nodeID)
+	if err != nil {
+		return nil, err
+	}
+	return e.Do(ctx, r)
+}
+
+// Forward hands a client's request to a node. See proxy.Forward.
+func (c *Cluster) Forward(w http.ResponseWriter, r *http.Request, nodeID string, o proxy.Options) error {
+	e, err := c.engineOf(nodeID)
+	if err != nil {
+		return err
+	}
+	return e.Forward(w, r, o)
+}
+
+// Refresh returns once the snapshot shows an object as its engine has it now. For containers the ID must be a full one;
+// other kinds are refreshed whole.
+func (c *Cluster) Refresh(ctx context.Context, nodeID string, kind fleet.Kind, id string) error {
+	e, err := c.engineOf(nodeID)
+	if err != nil {
+		return err
+	}
+	return e.Refresh(ctx, kind, id)
+}
+
+// RefreshDetails is Refresh of a container whose limits may have changed.
+func (c *Cluster) RefreshDetails(ctx context.Context, nodeID, id string) error {
+	e, err := c.engineOf(nodeID)
+	if err != nil {
+		return err
+	}
+	return e.RefreshDetails(ctx, id)
+}
+
+// Forget takes a container out of the picture that was just removed.
+func (c *Cluster) Forget(nodeID, id string) {
+	if e, err := c.engineOf(nodeID); err == nil {
+		e.Forget(id)
+	}
+}
+
+// Subscribe returns the remembered events, in the order they came, and a channel of those that follow without a gap. The
+// channel is closed when ctx ends, the cluster stops, or the reader falls too far behind.
+func (c *Cluster) Subscribe(ctx context.Context) (backlog []fleet.Event, live <-chan fleet.Event) {
+	return c.hub.subscribe(ctx)
+}
+
+func stateChange(was, is fleet.State) string {
+	switch {
+	case was == is:
+		return ""
+	case is == fleet.Healthy && was == fleet.Pending:
+		return "engine_connect"
+	case is == fleet.Healthy:
+		return "engine_reconnect"
+	case was == fleet.Healthy:
+		return "engine_disconnect"
+	}
+	return ""
+}
+
+// nodeEvent is an event of our own about a node, with classic Swarm's action names.
+func nodeEvent(n *fleet.Node, action string) fleet.Event {
+	return ownEvent(n, "daemon", action, n.EngineID, map[string]string{"name": n.Name, "error": n.Error}, time.Now())
+}

@@ -1,0 +1,344 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"berth/internal/engine"
+	"berth/internal/fleet"
+	"berth/internal/schedule"
+)
+
+const (
+	// A create that takes longer than this is watched: a ping tells a slow engine from a hung one.
+	slowCreate = 400 * time.Millisecond
+	// pingLimit is how long the watched engine has for it. Together they leave a client's two seconds time to try elsewhere.
+	pingLimit = time.Second
+	// createLimit ends a create that an engine works on without an end.
+	createLimit = 10 * time.Minute
+	// tries bounds how many nodes are asked for one create.
+	tries = 8
+)
+
+// build makes the create request for a node: the URL with its version and query, and the body, labelled with the Swarm ID.
+type build = func(n *fleet.Node, swarmID string) (*http.Request, error)
+
+// Create places a container and has its engine create it. The answer is the engine's, whatever its status, with the whole
+// body at hand; on 201 the snapshot already shows the container. The request's name is held over the fleet meanwhile.
+//
+// Another node is tried only if the chosen one cannot have carried the create out, or if it stopped answering and the
+// container that it may yet make will be removed by the Swarm ID.
+func (c *Cluster) Create(ctx context.Context, r *schedule.Request, b build) (*http.Response, *fleet.Node, error) {
+	seat, err := c.sit(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer c.seats.release(seat)
+	ask := *r
+	ask.Exclude = map[string]string{}
+	for id, why := range r.Exclude {
+		ask.Exclude[id] = why
+	}
+	refused := 0
+	for try := 0; ; try++ {
+		n, err := c.take(seat, &ask)
+		if err != nil {
+			return nil, nil, err
+		}
+		res, err := c.createOn(ctx, n, b)
+		switch {
+		case err == nil && res.StatusCode < 500:
+			if res.StatusCode == http.StatusCreated {
+				err = c.readBack(ctx, seat, n, res)
+			}
+			return res, n, err
+		case err == nil:
+			if refused++; refused > c.o.CreateRetry || try >= tries {
+				return res, n, nil
+			}
+			ask.Exclude[n.ID] = "refused it: " + answerText(res)
+		default:
+			var u *engine.UnreachableError
+			if ctx.Err() != nil || try >= tries || !errors.As(err, &u) {
+				return nil, n, err
+			}
+			ask.Exclude[n.ID] = "did not answer"
+		}
+		c.o.Log.Warn("create is tried elsewhere", "container", r.Name, "node", n.Name, "error", err)
+	}
+}
+
+// sit makes a reservation with the name alone.
+func (c *Cluster) sit(r *schedule.Request) (uint64, error) {
+	c.seats.mu.Lock()
+	defer c.seats.mu.Unlock()
+	s := c.seats.state
+	s.next++
+	return s.next, s.claim(c.Snapshot(), s.next, r.Name, "")
+}
+
+// take asks the scheduler and holds the place that it gives.
+func (c *Cluster) take(seat uint64, r *schedule.Request) (*fleet.Node, error) {
+	c.seats.mu.Lock()
+	defer c.seats.mu.Unlock()
+	s := c.seats.state
+	n, err := schedule.Place(schedule.View{Snapshot: c.Snapshot(), Pending: s.pending(seat)}, r, c.o.Policy)
+	if err != nil {
+		return nil, err
+	}
+	s.taken[seat] = schedule.Pending{NodeID: n.ID, Request: r}
+	return n, nil
+}
+
+// Place tells where a create would go now, without reserving anything.
+func (c *Cluster) Place(r *schedule.Request) (*fleet.Node, error) {
+	c.seats.mu.Lock()
+	defer c.seats.mu.Unlock()
+	return schedule.Place(c.view(0), r, c.o.Policy)
+}
+
+// View is what the scheduler would see now.
+func (c *Cluster) View() schedule.View {
+	c.seats.mu.Lock()
+	defer c.seats.mu.Unlock()
+	return c.view(0)
+}
+
+// Policy is how the scheduler decides.
+func (c *Cluster) Policy() schedule.Policy { return c.o.Policy }
+
+func (c *Cluster) view(except uint64) schedule.View {
+	return schedule.View{Snapshot: c.Snapshot(), Pending: c.seats.state.pending(except)}
+}
+
+// createOn sends the create to one node. If the engine may have carried it out although it did not say so, what it made is
+// removed when it shows.
+func (c *Cluster) createOn(ctx context.Context, n *fleet.Node, b build) (*http.Response, error) {
+	e, err := c.engineOf(n.ID)
+	if err != nil {
+		return nil, &engine.UnreachableError{Node: n.Name, Err: err}
+	}
+	swarmID := newID()
+	req, err := b(n, swarmID)
+	if err != nil {
+		return nil, err
+	}
+	// The engine finishes what it began even if the client leaves, and the answer tells us what to remove then.
+	work, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), createLimit, fmt.Errorf("no answer within %s", createLimit))
+	defer cancel()
+	work, stop := watch(work, ctx, e)
+	res, err := e.Do(work, req)
+	if err == nil {
+		err = buffer(res)
+	}
+	stop()
+	if err != nil {
+		var u *engine.UnreachableError
+		if !errors.As(err, &u) || u.Sent {
+			c.seats.abandon(swarmID, n.ID)
+		}
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		if res.StatusCode == http.StatusCreated {
+			c.discard(e, n, res)
+		}
+		return nil, context.Cause(ctx)
+	}
+	return res, nil
+}
+
+// watch ends the returned context when the engine stops answering pings while a create waits for it, or some time after the
+// client has left.
+func watch(work, client context.Context, e *engine.Engine) (context.Context, func()) {
+	work, cancel := context.WithCancelCause(work)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		wait := slowCreate
+		for {
+			select {
+			case <-work.Done():
+				return
+			case <-client.Done():
+			case <-time.After(wait):
+			}
+			if err := e.Ping(work, pingLimit); err != nil && work.Err() == nil {
+				cancel(err)
+				return
+			}
+			if client.Err() != nil {
+				// Give the engine a moment to say what it made, so that it can be removed now.
+				select {
+				case <-work.Done():
+				case <-time.After(10 * time.Second):
+					cancel(context.Cause(client))
+				}
+				return
+			}
+			wait = 5 * slowCreate
+		}
+	}()
+	return work, func() {
+		cancel(nil)
+		<-done
+	}
+}
+
+// buffer reads the whole answer, so that it can be read after its connection is free.
+func buffer(res *http.Response) error {
+	b, err := io.ReadAll(io.LimitReader(res.Body, 16<<20))
+	closeErr := res.Body.Close()
+	if err != nil {
+		return err
+	}
+	res.Body = io.NopCloser(bytes.NewReader(b))
+	res.ContentLength = int64(len(b))
+	return closeErr
+}
+
+// answered reads the ID of an answer to a create, leaving the body readable.
+func answered(res *http.Response) (string, error) {
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		return "", err
+	}
+	res.Body = io.NopCloser(bytes.NewReader(b))
+	var a struct {
+		ID string `json:"Id"`
+	}
+	if err := json.Unmarshal(b, &a); err != nil || a.ID == "" {
+		return "", fmt.Errorf("the engine created a container but did not say which: %.200s", b)
+	}
+	return a.ID, nil
+}
+
+func answerText(res *http.Response) string {
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		return res.Status
+	}
+	res.Body = io.NopCloser(bytes.NewReader(b))
+	var m struct{ Message string }
+	if json.Unmarshal(b, &m) == nil && m.Message != "" {
+		return m.Message
+	}
+	return res.Status
+}
+
+// readBack waits until the snapshot shows the new container, and settles a name that the engine chose and another has.
+func (c *Cluster) readBack(ctx context.Context, seat uint64, n *fleet.Node, res *http.Response) error {
+	id, err := answered(res)
+	if err != nil {
+		return err
+	}
+	e, err := c.engineOf(n.ID)
+	if err != nil {
+		return nil //nolint:nilerr // it was created; that its node left since is for the next request to find out
+	}
+	if err := e.RefreshDetails(ctx, id); err != nil {
+		c.o.Log.Warn("created, but not seen yet", "node", n.Name, "container", id, "error", err)
+		return nil
+	}
+	return c.settleName(ctx, seat, e, n.ID, id)
+}
+
+// settleName renames a container whose engine gave it a name that another node's container has. Two such at once are told
+// apart by the lock: the second sees the first's claim.
+func (c *Cluster) settleName(ctx context.Context, seat uint64, e *engine.Engine, nodeID, id string) error {
+	n, ok := c.Snapshot().Node(nodeID)
+	if !ok {
+		return nil
+	}
+	made, ok := n.Find(id)
+	if !ok || made.Name == "" {
+		return nil
+	}
+	name := made.Name
+	c.seats.mu.Lock()
+	for i := 0; c.seats.state.claim(c.Snapshot(), seat, name, id) != nil && i < 1000; i++ {
+		name = made.Name + strconv.Itoa(i)
+	}
+	c.seats.mu.Unlock()
+	if name == made.Name {
+		return nil
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, n.Path(n.API, "/containers/"+id+"/rename")+"?name="+url.QueryEscape(name), nil)
+	if err != nil {
+		return err
+	}
+	res, err := e.Do(ctx, r)
+	if err != nil {
+		return err
+	}
+	if err := res.Body.Close(); err != nil {
+		return err
+	}
+	return e.RefreshDetails(ctx, id)
+}
+
+// discard removes a container whose client left before it could be told.
+func (c *Cluster) discard(e *engine.Engine, n *fleet.Node, res *http.Response) {
+	id, err := answered(res)
+	if err == nil {
+		err = c.removeNow(e, n, id)
+	}
+	if err != nil {
+		c.o.Log.Warn("a container whose client left could not be removed", "node", n.Name, "error", err)
+	}
+}
+
+// removeNow removes a container that nobody was told of.
+func (c *Cluster) removeNow(e *engine.Engine, n *fleet.Node, id string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodDelete, n.Path(n.API, "/containers/"+id)+"?force=1&v=1", nil)
+	if err != nil {
+		return err
+	}
+	res, err := e.Do(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode >= 300 && res.StatusCode != http.StatusNotFound {
+		return fmt.Errorf("remove container %s: %s", id, answerText(res))
+	}
+	e.Forget(id)
+	return nil
+}
+
+// clean removes the abandoned containers that a node's new state shows. It is called while the engine publishes, so the
+// calls are made by goroutines that Run waits for.
+func (c *Cluster) clean(e *engine.Engine, n *fleet.Node) {
+	if n.State != fleet.Healthy {
+		return
+	}
+	for swarmID, id := range c.seats.found(n) {
+		c.work.Go(func() {
+			err := c.removeNow(e, n, id)
+			c.seats.cleaned(swarmID, err == nil)
+			if err != nil {
+				c.o.Log.Warn("a container that was made after its create was given up could not be removed", "node", n.Name, "container", id, "error", err)
+				return
+			}
+			c.o.Log.Info("removed a container that was made after its create was given up", "node", n.Name, "container", id)
+		})
+	}
+}
+
+func newID() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand.Read ends the program instead
+	return hex.EncodeToString(b[:])
+}

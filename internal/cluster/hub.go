@@ -1,0 +1,127 @@
+package cluster
+
+import (
+	"context"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"berth/internal/fleet"
+	"berth/internal/rawjson"
+)
+
+// readerQueue is how many events a reader may be behind before it is cut off. dockerd allows 1,024 per listener of one
+// engine and then skips silently; a cut stream at least tells the client.
+const readerQueue = 16384
+
+// hub hands events out and remembers the last ones.
+type hub struct {
+	mu      sync.Mutex
+	seq     uint64
+	ring    []fleet.Event // oldest at next when full
+	next    int
+	size    int
+	readers map[*reader]struct{}
+	closed  bool
+}
+
+type reader struct {
+	ch   chan fleet.Event
+	once sync.Once
+}
+
+func (r *reader) close() { r.once.Do(func() { close(r.ch) }) }
+
+func newHub(size int) *hub {
+	return &hub{size: max(size, 256), readers: map[*reader]struct{}{}}
+}
+
+// publish hands one event to all readers, never waiting for any.
+func (h *hub) publish(ev fleet.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.seq++
+	ev.Seq = h.seq
+	if len(h.ring) < h.size {
+		h.ring = append(h.ring, ev)
+	} else {
+		h.ring[h.next] = ev
+		h.next = (h.next + 1) % h.size
+	}
+	if ev.Replay {
+		return
+	}
+	for r := range h.readers {
+		select {
+		case r.ch <- ev:
+		default:
+			delete(h.readers, r)
+			r.close()
+		}
+	}
+}
+
+func (h *hub) subscribe(ctx context.Context) ([]fleet.Event, <-chan fleet.Event) {
+	r := &reader{ch: make(chan fleet.Event, readerQueue)}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	backlog := append(append(make([]fleet.Event, 0, len(h.ring)), h.ring[h.next:]...), h.ring[:h.next]...)
+	if h.closed {
+		r.close()
+		return backlog, r.ch
+	}
+	h.readers[r] = struct{}{}
+	context.AfterFunc(ctx, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.readers, r)
+		r.close()
+	})
+	return backlog, r.ch
+}
+
+func (h *hub) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+	for r := range h.readers {
+		delete(h.readers, r)
+		r.close()
+	}
+}
+
+// ownEvent makes an event of the fleet's own, in the shape of an engine's.
+func ownEvent(n *fleet.Node, kind, action, actor string, attributes map[string]string, at time.Time) fleet.Event {
+	a := map[string]string{fleet.LabelNode: n.Name, "node.name": n.Name, "node.id": n.ID, "node.addr": n.Addr, "node.ip": n.IP}
+	for k, v := range attributes {
+		if v != "" {
+			a[k] = v
+		}
+	}
+	raw := rawjson.Encode(map[string]any{
+		"status": action, "id": actor, "from": "berth", "Type": kind, "Action": action, "scope": "local",
+		"Actor": map[string]any{"ID": actor, "Attributes": a},
+		"time":  at.Unix(), "timeNano": at.UnixNano(),
+		"node": map[string]string{"Name": n.Name, "Id": n.ID, "Addr": n.Addr, "Ip": n.IP},
+	})
+	return fleet.Event{NodeID: n.ID, Node: n.Name, Type: kind, Action: action, ActorID: actor, Attributes: a, Scope: "local", TimeNano: at.UnixNano(), Raw: raw}
+}
+
+// addrHost is the host of an address, and addrWord the whole of it, in characters that a node name may have.
+func addrHost(addr string) string {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		return addrWord(host)
+	}
+	return addrWord(addr)
+}
+
+func addrWord(addr string) string {
+	return strings.Trim(strings.Map(func(r rune) rune {
+		switch {
+		case r >= '0' && r <= '9', r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r == '.', r == '_':
+			return r
+		}
+		return '-'
+	}, addr), "-")
+}

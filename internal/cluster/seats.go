@@ -1,0 +1,144 @@
+package cluster
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"berth/internal/fleet"
+	"berth/internal/schedule"
+)
+
+// seats are what creates in flight hold: names, and the places that the scheduler gave them.
+type seats struct {
+	mu    *sync.Mutex // around every placement; never held across a call to an engine
+	state *seatState
+}
+
+type seatState struct {
+	next  uint64
+	taken map[uint64]schedule.Pending
+	names map[string]uint64 // a container name → the reservation that holds it
+	// abandoned are creates whose engine did not answer: by Swarm ID, where they may yet come to life. Guarded by hidden.
+	hidden    sync.Mutex
+	abandoned map[string]string
+	cleaning  map[string]bool // removals under way
+}
+
+func newSeats() seats {
+	return seats{&sync.Mutex{}, &seatState{taken: map[uint64]schedule.Pending{}, names: map[string]uint64{}, abandoned: map[string]string{}, cleaning: map[string]bool{}}}
+}
+
+// ConflictError says that a container name is in use. Its text is the engine's, which clients match.
+type ConflictError struct{ Name, ID string }
+
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("Conflict. The container name %q is already in use by container %q. You have to remove (or rename) that container to be able to reuse that name.", "/"+e.Name, e.ID)
+}
+
+// Conflict makes it errdefs.ErrConflict.
+func (e *ConflictError) Conflict() {}
+
+// claim takes a name, or says who has it. The caller holds mu.
+func (s *seatState) claim(snap *fleet.Snapshot, id uint64, name, except string) error {
+	if name == "" {
+		return nil
+	}
+	for _, r := range snap.Named(name) {
+		if r.Container.ID != except {
+			return &ConflictError{name, r.Container.ID}
+		}
+	}
+	if holder, ok := s.names[name]; ok && holder != id {
+		return &ConflictError{name, "(being created)"}
+	}
+	s.names[name] = id
+	return nil
+}
+
+// release gives up a reservation and its name.
+func (s *seats) release(id uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.state.taken, id)
+	maps.DeleteFunc(s.state.names, func(_ string, holder uint64) bool { return holder == id })
+}
+
+// pending lists the places held, but not the one of reservation id. The caller holds mu.
+func (s *seatState) pending(id uint64) []schedule.Pending {
+	out := make([]schedule.Pending, 0, len(s.taken))
+	for k, p := range s.taken {
+		if k != id {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// Reserve holds a container name for a rename of the container with the ID until release is called.
+func (c *Cluster) Reserve(name, id string) (release func(), err error) {
+	c.seats.mu.Lock()
+	defer c.seats.mu.Unlock()
+	s := c.seats.state
+	s.next++
+	seat := s.next
+	if err := s.claim(c.Snapshot(), seat, name, id); err != nil {
+		return nil, err
+	}
+	return func() { c.seats.release(seat) }, nil
+}
+
+// abandon notes a create that may yet happen on a node although the client was given another container, or an error.
+func (s *seats) abandon(swarmID, nodeID string) {
+	s.state.hidden.Lock()
+	defer s.state.hidden.Unlock()
+	s.state.abandoned[swarmID] = nodeID
+}
+
+// hide takes abandoned containers out of the picture.
+func (s *seats) hide(n *fleet.Node) *fleet.Node {
+	s.state.hidden.Lock()
+	defer s.state.hidden.Unlock()
+	if len(s.state.abandoned) == 0 {
+		return n
+	}
+	abandoned := func(c *fleet.Container) bool {
+		at, ok := s.state.abandoned[c.Labels[fleet.LabelSwarmID]]
+		return ok && at == n.ID
+	}
+	if !slices.ContainsFunc(n.Containers, abandoned) {
+		return n
+	}
+	clean := *n
+	clean.Containers = slices.DeleteFunc(slices.Clone(n.Containers), abandoned)
+	return clean.Seal()
+}
+
+// found lists the abandoned containers that came to life on a node and that nobody is removing yet.
+func (s *seats) found(n *fleet.Node) map[string]string {
+	s.state.hidden.Lock()
+	defer s.state.hidden.Unlock()
+	if len(s.state.abandoned) == 0 {
+		return nil
+	}
+	out := map[string]string{}
+	for _, c := range n.Containers {
+		id := c.Labels[fleet.LabelSwarmID]
+		if at, ok := s.state.abandoned[id]; ok && at == n.ID && !s.state.cleaning[id] {
+			s.state.cleaning[id] = true
+			out[id] = c.ID
+		}
+	}
+	return out
+}
+
+// cleaned ends a removal that found began.
+func (s *seats) cleaned(swarmID string, gone bool) {
+	s.state.hidden.Lock()
+	defer s.state.hidden.Unlock()
+	delete(s.state.cleaning, swarmID)
+	if gone {
+		delete(s.state.abandoned, swarmID)
+	}
+}

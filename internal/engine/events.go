@@ -1,0 +1,283 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"berth/internal/fleet"
+	"berth/internal/rawjson"
+)
+
+// cursor is how far the event stream has been read, so that a new connection can go on from there.
+type cursor struct {
+	nano int64
+	// seen are the events of that very nanosecond, since `since` is inclusive.
+	seen map[string]bool
+}
+
+// fresh notes an event and tells whether it is new.
+func (c *cursor) fresh(nano int64, key string) bool {
+	switch {
+	case nano < c.nano:
+		// Engines stamp events before they queue them, so the order of two close ones may be off; only a replay repeats.
+		return true
+	case nano == c.nano:
+		if c.seen[key] {
+			return false
+		}
+	default:
+		c.nano, c.seen = nano, map[string]bool{}
+	}
+	c.seen[key] = true
+	return true
+}
+
+// stream is an open event stream.
+type stream struct {
+	body   io.ReadCloser
+	cancel context.CancelFunc
+	// replayUntil is when the engine subscribed us, by its own clock: what is older was told before or is in the lists.
+	replayUntil int64
+	resumeFrom  int64
+}
+
+func (s *stream) close() {
+	s.cancel()
+	_ = s.body.Close() // the stream is given up; nothing can be lost with it
+}
+
+// openEvents subscribes from the last event seen. At the first connection it asks for all that the engine remembers, so that
+// `docker events --since` works for a manager that was just started.
+func (e *Engine) openEvents(ctx context.Context, p *probed) (*stream, error) {
+	e.mu.Lock()
+	resume := e.cursor.nano
+	e.mu.Unlock()
+	since := "1"
+	if resume > 0 {
+		since = fmt.Sprintf("%d.%09d", resume/1e9, resume%1e9)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(e.o.Timing.Probe, func() {
+		cancel(&hungError{fmt.Errorf("no answer to GET /events within %s", e.o.Timing.Probe)})
+	})
+	url := "http://docker/v" + e.speak(p.version) + "/events?since=" + url.QueryEscape(since)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	res, err := e.tr.RoundTrip(r)
+	timer.Stop()
+	if err != nil {
+		err = cause(ctx, err)
+		cancel(nil)
+		return nil, fmt.Errorf("GET /events: %w", err)
+	}
+	s := &stream{body: res.Body, cancel: func() { cancel(nil) }, resumeFrom: resume, replayUntil: time.Now().Add(p.skew).UnixNano()}
+	if res.StatusCode != http.StatusOK {
+		b, _ := io.ReadAll(io.LimitReader(res.Body, 4096)) // only to say more
+		s.close()
+		return nil, &statusError{"/events", res.StatusCode, message(b)}
+	}
+	return s, nil
+}
+
+// follow reads events until the stream ends. Each is passed on first and applied after.
+func (s *stream) follow(ctx context.Context, e *Engine) error {
+	stop := context.AfterFunc(ctx, s.close)
+	defer stop()
+	d := json.NewDecoder(s.body)
+	for {
+		var raw json.RawMessage
+		if err := d.Decode(&raw); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if errors.Is(err, io.EOF) {
+				return errors.New("the engine closed the event stream")
+			}
+			return fmt.Errorf("event stream: %w", err)
+		}
+		e.hear()
+		if err := e.event(raw, s); err != nil {
+			return err
+		}
+	}
+}
+
+// event handles one line.
+func (e *Engine) event(raw []byte, s *stream) error {
+	ev, err := e.parseEvent(raw)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	fresh := e.cursor.fresh(ev.TimeNano, ev.Type+" "+ev.Action+" "+ev.ActorID)
+	e.mu.Unlock()
+	if !fresh {
+		return nil
+	}
+	old := ev.TimeNano < s.replayUntil-int64(time.Second)
+	ev.Replay = old && s.resumeFrom == 0
+	e.o.Event(ev)
+	if old {
+		e.note(ev) // the lists, asked for after this stream was opened, show its effect
+		return nil
+	}
+	e.apply(ev)
+	return nil
+}
+
+// parseEvent reads what is needed and adds the node to the line: attributes node.name, node.id, node.addr and node.ip and
+// the object "node", as classic Swarm did, and the attribute berth.node.
+func (e *Engine) parseEvent(raw []byte) (fleet.Event, error) {
+	var line struct {
+		Type, Action, Scope, Status, ID string
+		TimeNano, Time                  int64
+		Actor                           struct {
+			ID         string
+			Attributes map[string]string
+		}
+	}
+	if err := json.Unmarshal(raw, &line); err != nil {
+		return fleet.Event{}, fmt.Errorf("event stream: %w", err)
+	}
+	o, err := rawjson.ParseTrusted(raw)
+	if err != nil {
+		return fleet.Event{}, fmt.Errorf("event stream: %w", err)
+	}
+	n := e.Node()
+	ev := fleet.Event{
+		NodeID: n.ID, Node: n.Name, Type: line.Type, Action: line.Action, ActorID: line.Actor.ID,
+		Attributes: line.Actor.Attributes, Scope: line.Scope, TimeNano: line.TimeNano,
+	}
+	if ev.TimeNano == 0 {
+		ev.TimeNano = line.Time * int64(time.Second)
+	}
+	actor, err := o.Object("Actor")
+	if err != nil {
+		return fleet.Event{}, fmt.Errorf("event stream: %w", err)
+	}
+	attributes, err := actor.Object("Attributes")
+	if err != nil {
+		return fleet.Event{}, fmt.Errorf("event stream: %w", err)
+	}
+	for k, v := range map[string]string{fleet.LabelNode: n.Name, "node.name": n.Name, "node.id": n.ID, "node.addr": n.Addr, "node.ip": n.IP} {
+		attributes.Set(k, v)
+	}
+	actor.Set("Attributes", attributes)
+	o.Set("Actor", actor)
+	o.Set("node", map[string]string{"Name": n.Name, "Id": n.ID, "Addr": n.Addr, "Ip": n.IP})
+	ev.Raw = o.Bytes()
+	return ev, nil
+}
+
+// note keeps the times that an event tells, which no list does.
+func (e *Engine) note(ev fleet.Event) {
+	if ev.Type != "container" {
+		return
+	}
+	at := time.Unix(0, ev.TimeNano)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h := e.hints[ev.ActorID]
+	switch ev.Action {
+	case "start":
+		h.started = at
+	case "die":
+		h.finished = at
+		exit, err := strconv.Atoi(ev.Attributes["exitCode"])
+		h.exit, h.hasExit = exit, err == nil
+	default:
+		return
+	}
+	e.hints[ev.ActorID] = h
+}
+
+// apply refreshes what the event says has changed.
+func (e *Engine) apply(ev fleet.Event) {
+	e.note(ev)
+	switch ev.Type {
+	case "container":
+		e.applyContainer(ev)
+	case "image":
+		e.refresh(fleet.KindImage, "", false)
+	case "volume":
+		if ev.Action == "create" || ev.Action == "destroy" || ev.Action == "prune" {
+			e.refresh(fleet.KindVolume, "", false)
+		}
+	case "network":
+		e.applyNetwork(ev)
+	case "daemon":
+		if ev.Action == "reload" {
+			e.background(func(ctx context.Context) error { return e.refreshInfo(ctx) })
+		}
+	}
+}
+
+func (e *Engine) applyContainer(ev fleet.Event) {
+	action, _, _ := strings.Cut(ev.Action, ":")
+	switch action {
+	case "destroy":
+		e.remove(ev.ActorID)
+	case "exec_create":
+		e.addExec(ev.ActorID, ev.Attributes["execID"])
+	case "commit":
+		e.refresh(fleet.KindImage, "", false)
+	case "create", "update":
+		e.refresh(fleet.KindContainer, ev.ActorID, true)
+	case "start", "die", "kill", "oom", "pause", "unpause", "stop", "restart", "rename", "health_status", "removing", "checkpoint":
+		e.refresh(fleet.KindContainer, ev.ActorID, false)
+	}
+}
+
+func (e *Engine) applyNetwork(ev fleet.Event) {
+	switch ev.Action {
+	case "connect", "disconnect":
+		if id := ev.Attributes["container"]; id != "" {
+			e.refresh(fleet.KindContainer, id, false)
+		}
+	default:
+		e.refresh(fleet.KindNetwork, "", false)
+	}
+}
+
+// addExec remembers which container an exec belongs to.
+func (e *Engine) addExec(id, exec string) {
+	if exec == "" {
+		return
+	}
+	e.change(func(n *fleet.Node) {
+		old, ok := n.Find(id)
+		if !ok {
+			return
+		}
+		c := *old
+		c.ExecIDs = append(append([]string(nil), old.ExecIDs...), exec)
+		n.Containers = with(n.Containers, &c)
+	})
+}
+
+// background runs f as part of Run; a failure makes the engine suspect.
+func (e *Engine) background(f func(context.Context) error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.running || e.ctx.Err() != nil {
+		return
+	}
+	ctx := e.ctx
+	e.wg.Go(func() {
+		if err := f(ctx); err != nil && ctx.Err() == nil {
+			e.o.Log.Warn("refresh failed", "node", e.Node().Name, "error", err)
+			e.Suspect()
+		}
+	})
+}

@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+
+	"berth/internal/proxy"
+)
+
+// Do sends one request to the engine and returns its answer, whatever its status. r.URL is the path with its version and the
+// query; ctx ends the call, its body included. An engine that stops answering meanwhile ends it too.
+func (e *Engine) Do(ctx context.Context, r *http.Request) (*http.Response, error) {
+	ctx, release, err := e.whileAnswering(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r = r.Clone(ctx)
+	r.URL.Scheme, r.URL.Host, r.Host, r.RequestURI = "http", "docker", "docker", ""
+	res, err := e.tr.RoundTrip(r)
+	if err != nil {
+		if !proxy.NotSent(err) {
+			err = &proxy.NoAnswerError{Node: e.ep.Addr, Err: cause(ctx, err)}
+		}
+		err = e.explain(ctx, err)
+		release()
+		return nil, err
+	}
+	e.hear()
+	res.Body = &releasing{res.Body, release}
+	return res, nil
+}
+
+// releasing frees a call's context with its body.
+type releasing struct {
+	io.ReadCloser
+	release func()
+}
+
+func (r *releasing) Close() error {
+	err := r.ReadCloser.Close()
+	r.release()
+	return err
+}
+
+// Forward hands a client's request, already rewritten for this engine, to it. See proxy.Forward.
+func (e *Engine) Forward(w http.ResponseWriter, r *http.Request, o proxy.Options) error {
+	ctx, release, err := e.whileAnswering(r.Context())
+	if err != nil {
+		return err
+	}
+	defer release()
+	modify := o.Modify
+	o.Modify = func(res *http.Response) error {
+		e.hear()
+		ctx.answered()
+		if modify != nil {
+			return modify(res)
+		}
+		return nil
+	}
+	o.Tunnels = e.o.Tunnels
+	r = r.WithContext(ctx)
+	r.Host = "docker"
+	e.mu.Lock()
+	t := e.target
+	e.mu.Unlock()
+	if err := proxy.Forward(w, r, t, o); err != nil {
+		return e.explain(ctx, err)
+	}
+	return nil
+}
+
+// answering is a request's context that also ends when the engine is lost before it has answered. Streams that have begun
+// are left alone: they go on if the engine comes back to its senses.
+type answering struct {
+	context.Context
+	stop func() bool
+}
+
+func (a *answering) answered() { a.stop() }
+
+func (e *Engine) whileAnswering(parent context.Context) (*answering, func(), error) {
+	e.mu.Lock()
+	lost := e.lost
+	e.mu.Unlock()
+	if lost.Err() != nil {
+		u := *e.unreachable(context.Cause(lost))
+		u.Sent = false
+		return nil, nil, &u
+	}
+	ctx, cancel := context.WithCancelCause(parent)
+	stop := context.AfterFunc(lost, func() { cancel(context.Cause(lost)) })
+	return &answering{ctx, stop}, func() {
+		stop()
+		cancel(nil)
+	}, nil
+}
+
+// explain turns what went wrong on the way to the engine into an error that names the node, and asks for a sign of life.
+// A client that went away, and answers that o.Modify refused, are left as they are.
+func (e *Engine) explain(ctx context.Context, err error) error {
+	var u *UnreachableError
+	if errors.As(context.Cause(ctx), &u) {
+		return u
+	}
+	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return context.Cause(ctx)
+	}
+	var unsent *proxy.NotSentError
+	var unanswered *proxy.NoAnswerError
+	if ctx.Err() == nil && !errors.As(err, &unsent) && !errors.As(err, &unanswered) {
+		return err
+	}
+	e.Suspect()
+	return e.unreachable(err)
+}

@@ -1,0 +1,243 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"berth/internal/fleet"
+	"berth/internal/rawjson"
+)
+
+// mark says how new the answers are that a container's published data came from.
+type mark struct{ row, detail uint64 }
+
+// hint is what events told of a container's times before any list or inspection did.
+type hint struct {
+	started, finished time.Time
+	exit              int
+	hasExit           bool
+}
+
+func (h hint) apply(c *fleet.Container) {
+	if !h.started.IsZero() && h.started.After(c.StartedAt) {
+		c.StartedAt = h.started
+	}
+	if !h.finished.IsZero() && h.finished.After(c.FinishedAt) {
+		c.FinishedAt = h.finished
+		if h.hasExit {
+			c.ExitCode = h.exit
+		}
+	}
+}
+
+// ticket orders answers: what was asked later is newer.
+func (e *Engine) ticket() uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.seq++
+	return e.seq
+}
+
+// listContainers takes in the whole list, and returns the containers whose details are unknown or may have changed.
+func (e *Engine) listContainers(ctx context.Context) ([]string, error) {
+	t := e.ticket()
+	rows, err := e.fetchRows(ctx, "all=1")
+	if err != nil {
+		return nil, err
+	}
+	var todo []string
+	e.change(func(n *fleet.Node) {
+		n.Containers, todo = e.merge(n, rows, t)
+		n.UpdatedAt = time.Now()
+	})
+	return todo, nil
+}
+
+func (e *Engine) fetchRows(ctx context.Context, query string) ([]*fleet.Container, error) {
+	ctx, cancel, err := e.call(ctx, e.o.Timing.List)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	b, err := e.get(ctx, e.path("/containers/json"), query)
+	if err != nil {
+		return nil, err
+	}
+	raws, err := rawjson.Array(b)
+	if err != nil {
+		return nil, fmt.Errorf("container list: %w", err)
+	}
+	name := e.Node().Name
+	rows := make([]*fleet.Container, 0, len(raws))
+	for _, raw := range raws {
+		c, err := parseRow(raw, name)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, c)
+	}
+	return rows, nil
+}
+
+// merge makes the container list of a full list asked with ticket t. The caller holds mu.
+func (e *Engine) merge(n *fleet.Node, rows []*fleet.Container, t uint64) (all []*fleet.Container, todo []string) {
+	byID := make(map[string]*fleet.Container, len(rows))
+	now := time.Now().Add(n.Skew)
+	for _, c := range rows {
+		m, known := e.marks[c.ID]
+		old, listed := n.Find(c.ID)
+		switch {
+		case known && m.row > t && listed:
+			c = old // something newer is known
+		case known && m.row > t:
+			continue // gone since
+		default:
+			e.marks[c.ID] = mark{row: t, detail: m.detail}
+			if e.carry(old, c, now) {
+				todo = append(todo, c.ID)
+			}
+		}
+		byID[c.ID] = c
+	}
+	for _, old := range n.Containers {
+		if _, ok := byID[old.ID]; !ok && e.marks[old.ID].row > t {
+			byID[old.ID] = old // made after the list began
+		}
+	}
+	for id, m := range e.marks {
+		if _, ok := byID[id]; !ok && m.row < t {
+			delete(e.marks, id)
+			delete(e.hints, id)
+		}
+	}
+	return slices.SortedFunc(maps.Values(byID), byIDOrder), todo
+}
+
+func byIDOrder(a, b *fleet.Container) int { return strings.Compare(a.ID, b.ID) }
+
+// carry moves what a row does not tell from the container's older picture to its new one, and tells whether an inspection
+// is needed. now is the engine's clock.
+func (e *Engine) carry(old, c *fleet.Container, now time.Time) bool {
+	h := e.hints[c.ID]
+	if old == nil || !old.Inspected {
+		h.apply(c)
+		return true
+	}
+	c.Inspected = true
+	c.Created = old.Created
+	c.Memory, c.NanoCPUs, c.CPUShares = old.Memory, old.NanoCPUs, old.CPUShares
+	c.Wanted, c.Exposed, c.ExecIDs = old.Wanted, old.Exposed, old.ExecIDs
+	c.StartedAt, c.FinishedAt = old.StartedAt, old.FinishedAt
+	if c.State != old.State {
+		// The events that tell the exact times may still be on their way.
+		if c.Running() && !old.Running() {
+			c.StartedAt = now
+		}
+		if !c.Running() && old.Running() {
+			c.FinishedAt = now
+		}
+	}
+	h.apply(c)
+	return c.StatusAt(now) != c.Status && c.State == old.State
+}
+
+// refreshContainer brings one container up to date: its row, and its details if they are unknown or said to have changed.
+func (e *Engine) refreshContainer(ctx context.Context, id string, details bool) error {
+	t := e.ticket()
+	filter := url.QueryEscape(`{"id":{` + string(rawjson.Encode(id)) + `:true}}`)
+	rows, err := e.fetchRows(ctx, "all=1&filters="+filter)
+	if err != nil {
+		return err
+	}
+	var c *fleet.Container
+	if i := slices.IndexFunc(rows, func(c *fleet.Container) bool { return c.ID == id }); i >= 0 {
+		c = rows[i]
+	}
+	needed := false
+	e.change(func(n *fleet.Node) {
+		old, _ := n.Find(id)
+		if e.marks[id].row > t {
+			return
+		}
+		e.marks[id] = mark{row: t, detail: e.marks[id].detail}
+		n.UpdatedAt = time.Now()
+		if c == nil {
+			n.Containers = without(n.Containers, id)
+			return
+		}
+		e.carry(old, c, time.Now().Add(n.Skew))
+		needed = !c.Inspected
+		n.Containers = with(n.Containers, c)
+	})
+	if c == nil || !needed && !details {
+		return nil
+	}
+	if err := e.inspect(ctx, id); err != nil && !isGone(err) {
+		return err
+	}
+	return nil
+}
+
+// inspect takes in the details of one container.
+func (e *Engine) inspect(ctx context.Context, id string) error {
+	t := e.ticket()
+	ctx, cancel, err := e.call(ctx, e.o.Timing.List)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	b, err := e.get(ctx, e.path("/containers/"+id+"/json"), "")
+	if err != nil {
+		return err
+	}
+	var i inspection
+	if err := json.Unmarshal(b, &i); err != nil {
+		return fmt.Errorf("inspect container %s: %w", id, err)
+	}
+	e.change(func(n *fleet.Node) {
+		old, ok := n.Find(id)
+		if m := e.marks[id]; !ok || m.detail > t {
+			return
+		}
+		e.marks[id] = mark{row: e.marks[id].row, detail: t}
+		c := *old
+		i.apply(&c)
+		e.hints[id].apply(&c)
+		n.Containers = with(n.Containers, &c)
+	})
+	return nil
+}
+
+// remove takes a container away at once, so that no list that began earlier brings it back.
+func (e *Engine) remove(id string) {
+	e.change(func(n *fleet.Node) {
+		e.seq++
+		e.marks[id] = mark{row: e.seq}
+		delete(e.hints, id)
+		n.Containers = without(n.Containers, id)
+	})
+}
+
+func with(cs []*fleet.Container, c *fleet.Container) []*fleet.Container {
+	i, ok := slices.BinarySearchFunc(cs, c, byIDOrder)
+	if ok {
+		cs = slices.Clone(cs)
+		cs[i] = c
+		return cs
+	}
+	return slices.Insert(slices.Clone(cs), i, c)
+}
+
+func without(cs []*fleet.Container, id string) []*fleet.Container {
+	i, ok := slices.BinarySearchFunc(cs, id, func(c *fleet.Container, id string) int { return strings.Compare(c.ID, id) })
+	if !ok {
+		return cs
+	}
+	return slices.Delete(slices.Clone(cs), i, i+1)
+}

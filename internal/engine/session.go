@@ -1,0 +1,153 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"berth/internal/fleet"
+)
+
+// session is one connection's life: reach the engine, take in all it has, then follow its events until something breaks.
+func (e *Engine) session(ctx context.Context) error {
+	p, err := e.probe(ctx)
+	if err != nil {
+		return err
+	}
+	stream, err := e.openEvents(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer stream.close()
+	e.adopt(p)
+	todo, err := e.resync(ctx)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	inspected := make(chan struct{})
+	g.Go(func() error { return stream.follow(ctx, e) })
+	g.Go(func() error { return e.keepPinging(ctx) })
+	g.Go(func() error { return e.keepListing(ctx) })
+	g.Go(func() error {
+		defer close(inspected)
+		return e.inspectAll(ctx, todo)
+	})
+	g.Go(func() error { return e.welcome(ctx, inspected) })
+	return g.Wait()
+}
+
+// welcome lets placements begin once the reservations of what already runs there are known, or after a moment.
+func (e *Engine) welcome(ctx context.Context, inspected <-chan struct{}) error {
+	select {
+	case <-inspected:
+	case <-time.After(3 * time.Second):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := *e.node
+	was := n.State
+	n.State, n.Error, n.Health, n.UpdatedAt = fleet.Healthy, "", 100, time.Now()
+	e.failures = 0
+	if e.lost.Err() != nil {
+		e.lost, e.lose = context.WithCancelCause(context.Background())
+	}
+	e.publish(&n)
+	if was != fleet.Healthy {
+		e.o.Log.Info("node is healthy", "node", n.Name, "addr", n.Addr, "version", n.Version, "containers", len(n.Containers))
+	}
+	return nil
+}
+
+// keepPinging ends with an error as soon as the engine does not answer in time.
+func (e *Engine) keepPinging(ctx context.Context) error {
+	t := e.o.Timing
+	for {
+		asked := false
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-e.doubt:
+			asked = true
+		case <-time.After(t.PingEvery + rand.N(t.PingEvery/4+1)):
+		}
+		if !asked && time.Since(e.Heard()) < t.PingEvery {
+			continue
+		}
+		if err := e.ping(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (e *Engine) ping(ctx context.Context) error { return e.Ping(ctx, e.o.Timing.PingTimeout) }
+
+// Ping asks for a sign of life within d.
+func (e *Engine) Ping(ctx context.Context, d time.Duration) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, d, fmt.Errorf("no answer to a ping within %s", d))
+	defer cancel()
+	_, err := e.get(ctx, "/_ping", "")
+	if err != nil && ctx.Err() != nil && context.Cause(ctx) != context.Canceled {
+		return &hungError{context.Cause(ctx)}
+	}
+	return err
+}
+
+// keepListing lists everything again at long intervals, as an insurance against events that an engine dropped.
+func (e *Engine) keepListing(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(e.o.Timing.Resync*3/4 + rand.N(e.o.Timing.Resync/2+1)):
+		}
+		if err := e.refreshInfo(ctx); err != nil {
+			return err
+		}
+		todo, err := e.resync(ctx)
+		if err != nil {
+			return err
+		}
+		if err := e.inspectAll(ctx, todo); err != nil {
+			return err
+		}
+	}
+}
+
+// resync takes in all lists and returns the containers that must be inspected.
+func (e *Engine) resync(ctx context.Context) ([]string, error) {
+	var todo []string
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	g.Go(func() (err error) {
+		todo, err = e.listContainers(ctx)
+		return err
+	})
+	for _, kind := range []fleet.Kind{fleet.KindImage, fleet.KindNetwork, fleet.KindVolume} {
+		g.Go(func() error { return e.list(ctx, kind) })
+	}
+	return todo, g.Wait()
+}
+
+// inspectAll inspects a few at a time.
+func (e *Engine) inspectAll(ctx context.Context, ids []string) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(3)
+	for _, id := range ids {
+		g.Go(func() error {
+			err := e.inspect(ctx, id)
+			if isStatus(err) {
+				// One container that its engine cannot inspect (Dead, half removed) must not cost us the node.
+				e.o.Log.Warn("container cannot be inspected", "node", e.Node().Name, "container", id, "error", err)
+				return nil
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
