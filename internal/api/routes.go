@@ -1,10 +1,15 @@
 package api
 
+import "slices"
+
 // routes is the one place that knows what is done with each route of the Docker Engine API. Within a method and first word
 // fixed words stand before wildcards.
 func routes() []route {
+	return slices.Concat(containerRoutes(), imageRoutes(), networkRoutes(), systemRoutes())
+}
+
+func containerRoutes() []route {
 	return []route{
-		// Containers.
 		{"GET", "/containers/json", merged, listContainers, "from memory; names, label berth.node and filter node are added"},
 		{"POST", "/containers/create", placed, createContainer, "constraints, affinities and filters choose the node"},
 		{"POST", "/containers/prune", all, pruneContainers, ""},

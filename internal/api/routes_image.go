@@ -1,0 +1,5 @@
+package api
+
+func imageRoutes() []route {
+	return []route{}
+}

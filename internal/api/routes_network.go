@@ -1,0 +1,5 @@
+package api
+
+func networkRoutes() []route {
+	return []route{}
+}

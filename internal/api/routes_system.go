@@ -1,0 +1,5 @@
+package api
+
+func systemRoutes() []route {
+	return []route{}
+}
