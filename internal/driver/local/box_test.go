@@ -1,0 +1,5 @@
+package local
+
+const createVar = "BERTH_TEST_CREATE"
+
+func createAndExit() {}
