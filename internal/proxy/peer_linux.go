@@ -35,14 +35,20 @@ func (p peer) gone() bool {
 	return p.state()&(unix.POLLHUP|unix.POLLERR) != 0
 }
 
-// waitGone waits until the peer is gone; false means that the wait was ended by a read deadline or by closing. It counts as
-// a read: nobody else may be reading. It rests in Go's poller, which wakes it for every change of the socket.
-func (p peer) waitGone() bool {
+// ended tells whether the peer's socket has ended its output.
+func (p peer) ended() bool {
+	return p.state()&unix.POLLRDHUP != 0
+}
+
+// waitGone waits until the peer is gone; false means that the wait was ended by a read deadline or by closing. ended is what
+// p.ended said when the peer's output was over. It counts as a read: nobody else may be reading. It rests in Go's poller,
+// which wakes it for every change of the socket.
+func (p peer) waitGone(ended bool) bool {
 	if p.raw == nil {
 		return false
 	}
 	mask := int16(unix.POLLHUP | unix.POLLERR)
-	if p.tls && p.state()&unix.POLLRDHUP == 0 {
+	if p.tls && !ended {
 		mask |= unix.POLLRDHUP
 	}
 	err := p.raw.Read(func(fd uintptr) bool { return pollNow(fd)&mask != 0 })

@@ -9,6 +9,7 @@ type peer struct{}
 
 func newPeer(net.Conn) peer { return peer{} }
 
-func (peer) gone() bool     { return false }
-func (peer) waitGone() bool { return false }
-func (peer) unread() int    { return 0 }
+func (peer) gone() bool         { return false }
+func (peer) ended() bool        { return false }
+func (peer) waitGone(bool) bool { return false }
+func (peer) unread() int        { return 0 }

@@ -107,13 +107,14 @@ func (t *tunnel) input(early []byte) {
 		}
 		return
 	}
+	ended := t.peer.ended()  // before the engine can react
 	_ = closeWrite(t.engine) // one that cannot be told is on its way out, and output will see that
 	t.inputOver.Store(true)
 	if t.outputOver.Load() {
 		return
 	}
 	// Nobody reads from the client any more, so nobody would notice its death.
-	if t.peer.waitGone() && !t.outputOver.Load() {
+	if t.peer.waitGone(ended) && !t.outputOver.Load() {
 		t.abort()
 	}
 }
