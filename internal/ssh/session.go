@@ -62,8 +62,8 @@ type session struct {
 	before error // why it came to running a command at all
 }
 
-// exec starts a command.
-func (t *transport) exec(ctx context.Context, command string) (*session, error) {
+// newSession opens a session for one command, which is not sent yet.
+func (t *transport) newSession(ctx context.Context, command string) (*session, error) {
 	ch, err := t.open(ctx, "session", nil)
 	if refused, ok := errors.AsType[*gossh.OpenChannelError](err); ok {
 		return nil, fmt.Errorf("open a session: %w (sshd's MaxSessions bounds how many there may be at once)", refused)
@@ -75,17 +75,22 @@ func (t *transport) exec(ctx context.Context, command string) (*session, error) 
 	if !t.do(s.follow) {
 		return nil, errLost(t.wire.cause())
 	}
-	ok, err := await(ctx, t, func() (bool, error) {
-		return ch.SendRequest("exec", true, gossh.Marshal(struct{ Command string }{command}))
+	return s, nil
+}
+
+// start sends the command. From here on it may have run, whatever goes wrong.
+func (s *session) start(ctx context.Context) error {
+	ok, err := await(ctx, s.t, func() (bool, error) {
+		return s.ch.SendRequest("exec", true, gossh.Marshal(struct{ Command string }{s.command}))
 	}, func(bool) {})
 	if err == nil && !ok {
 		err = errors.New("sshd refuses to run commands")
 	}
 	if err != nil {
 		s.close()
-		return nil, fmt.Errorf("%s: %w", firstLine(command), err)
+		return fmt.Errorf("%s: %w", firstLine(s.command), err)
 	}
-	return s, nil
+	return nil
 }
 
 // follow reads how the command ends.
@@ -140,12 +145,12 @@ func (s *session) result(output string) error {
 	return fmt.Errorf("%s: the session ended without an exit status", firstLine(s.command))
 }
 
-// run feeds the command and collects what it says.
+// run starts the command, feeds it and collects what it says.
 func (s *session) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) error {
-	defer s.close()
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
+	if err := s.start(ctx); err != nil {
+		return err
 	}
+	defer s.close()
 	var outTail tail
 	gate := &gate{}
 	defer gate.shut()
@@ -156,7 +161,7 @@ func (s *session) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Wr
 		outs <- drain(gate, s.ch.Stderr(), stderr, &s.stderr)
 	})
 	if !streams {
-		return errLost(s.t.wire.cause())
+		return fmt.Errorf("%s: %w", firstLine(s.command), errLost(s.t.wire.cause()))
 	}
 	fed := s.feed(stdin)
 
@@ -304,7 +309,10 @@ func (t *transport) dialStdio(ctx context.Context, path string, refused error) (
 		command = "docker --host " + quote("unix://"+path) + " system dial-stdio"
 	}
 	before := fmt.Errorf("sshd does not forward to %s (%w)", path, refused)
-	s, err := t.exec(ctx, command)
+	s, err := t.newSession(ctx, command)
+	if err == nil {
+		err = s.start(ctx)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w; %w", before, err)
 	}

@@ -85,7 +85,7 @@ func (c *Client) Dial(ctx context.Context, network, addr string) (net.Conn, erro
 func (c *Client) Run(ctx context.Context, cmd string, stdin io.Reader, stdout, stderr io.Writer) error {
 	var s *session
 	err := c.use(ctx, func(t *transport) (err error) {
-		s, err = t.exec(ctx, cmd)
+		s, err = t.newSession(ctx, cmd) // no further: a command must not run twice
 		return err
 	})
 	if err == nil {

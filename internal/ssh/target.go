@@ -64,7 +64,7 @@ func parseTarget(address string) (Target, error) {
 func (t Target) String() string {
 	u := url.URL{Scheme: "ssh", Host: t.Host, Path: t.Path}
 	if strings.Contains(t.Host, ":") {
-		u.Host = "[" + strings.ReplaceAll(t.Host, "%", "%25") + "]"
+		u.Host = "[" + t.Host + "]"
 	}
 	if t.Port != 0 {
 		u.Host += ":" + strconv.Itoa(t.Port)
@@ -98,7 +98,7 @@ func checkHost(host string) error {
 	if host == "" {
 		return errors.New("the host is missing")
 	}
-	if _, err := netip.ParseAddr(host); err == nil {
+	if ip, err := netip.ParseAddr(host); err == nil && made(ip.Zone(), "._-") {
 		return nil
 	}
 	if strings.HasPrefix(host, "-") || !made(host, "._-") {
