@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -22,7 +24,7 @@ func (p *program) configCmd() *cobra.Command {
 			}
 			if h.UsesTLS() {
 				f := h.store.CertFiles(h.Machine)
-				p.say("--tlsverify\n--tlscacert=%q\n--tlscert=%q\n--tlskey=%q", f.CA, f.Cert, f.Key)
+				p.say("--tlsverify\n--tlscacert=\"%s\"\n--tlscert=\"%s\"\n--tlskey=\"%s\"", f.CA, f.Cert, f.Key)
 			}
 			p.say("-H=%s", endpoint)
 			return nil
@@ -53,14 +55,30 @@ func (p *program) checkTLS(ctx context.Context, h host) error {
 	if err := mustRun(ctx, h); err != nil {
 		return err
 	}
+	_, unusable := h.store.ClientTLS(h.Machine)
 	_, err := h.store.AskEngine(ctx, h.Machine)
 	if err == nil {
 		return nil
+	}
+	if unusable == nil && !aboutCertificates(err) {
+		if _, ok := h.driver.(machine.Power); ok {
+			err = fmt.Errorf("%w\nIf it does not come back by itself: %s restart %s", err, p.name, h.Name)
+		}
+		return err
 	}
 	return fmt.Errorf("Error checking and/or regenerating the certs: There was an error validating certificates for host %q: %w\n"+ //nolint:staticcheck,revive // docker-machine's text
 		"You can attempt to regenerate them using '%s regenerate-certs %s'.\n"+
 		"Be advised that this will trigger a Docker daemon restart which might stop running containers.",
 		strings.TrimPrefix(h.URL(), "tcp://"), err, p.name, h.Name)
+}
+
+// aboutCertificates tells whether new certificates could help.
+func aboutCertificates(err error) bool {
+	var (
+		refused *tls.CertificateVerificationError // ours of the engine's
+		alert   *net.OpError                      // the engine's of ours
+	)
+	return errors.As(err, &refused) || errors.As(err, &alert) && alert.Op == "remote error"
 }
 
 // swarmAnswer is why there is no Swarm to point at, and what to use in its place.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"berth/internal/driver/local"
 	"berth/internal/driver/none"
 	"berth/internal/machine"
 )
@@ -13,7 +14,8 @@ import (
 // drivers are the providers that berth can make hosts with.
 func drivers() map[string]machine.Driver {
 	return map[string]machine.Driver{
-		"none": none.New(),
+		"local": local.Driver{},
+		"none":  none.New(),
 	}
 }
 

@@ -10,12 +10,18 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"berth/internal/driver/local"
 )
 
 // exitInterrupted is what shells expect of a program that Ctrl-C ended.
 const exitInterrupted = 130
 
 func main() {
+	// The first process of a local machine is this binary; nothing of a command line may run before it.
+	if local.InitMain(os.Args) {
+		return
+	}
 	os.Exit(run(os.Args))
 }
 

@@ -35,10 +35,11 @@ type Status struct {
 func Ask(ctx context.Context, s *Store, drv Driver, m *Machine) Status {
 	began := time.Now()
 	st := ask(ctx, s, drv, m)
+	st.Took = time.Since(began)
 	if ctx.Err() != nil {
 		st.State = StateTimeout
+		st.Err = fmt.Errorf("no answer within %s: %w", st.Took.Round(100*time.Millisecond), ctx.Err())
 	}
-	st.Took = time.Since(began)
 	return st
 }
 

@@ -1,0 +1,375 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"berth/internal/api"
+	"berth/internal/cluster"
+	"berth/internal/discovery"
+	"berth/internal/dockercontext"
+	"berth/internal/engine"
+	"berth/internal/proxy"
+	"berth/internal/schedule"
+)
+
+// apiMax is the newest API version that the endpoint was verified with.
+const apiMax = "1.51"
+
+// serveOptions are the flags of `berth serve`, classic Swarm's where it had one.
+type serveOptions struct {
+	hosts        []string
+	policy       schedule.Policy
+	filters      []string
+	tls          tlsFlags
+	failureRetry int
+	heartbeat    time.Duration
+	refreshMin   time.Duration
+	refreshMax   time.Duration
+	cors         bool
+	clusterOpts  []string
+	driver       string
+	discovery    []string
+	backlog      int
+	apiMax       string
+	logLevel     string
+	logFormat    string
+	noContext    bool
+	use          bool
+	sources      []string
+	createRetry  int
+}
+
+func (p *program) serveCmd() *cobra.Command {
+	o := &serveOptions{policy: schedule.DefaultPolicy()}
+	cmd := &cobra.Command{
+		Use:   "serve [OPTIONS] [DISCOVERY]",
+		Short: "Serve all machines as one Docker host",
+		Long: `Serve all machines as one Docker host: your fleet is one DOCKER_HOST.
+
+DISCOVERY says where the engines are. Without it they are the machines of the store, which come and go as they are
+created and removed. Else it is a list (nodes://10.0.0.1:2376,10.0.0.2:2376, also with ranges: 10.0.0.[1:9]:2376),
+a file with an address a line (file:///etc/berth/nodes), or unix:///path and ssh://user@host for single engines.
+
+The endpoint is a unix socket unless -H says otherwise, and the docker context "berth" leads to it:
+
+    docker context use berth`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.sources = args
+			return p.serve(cmd.Context(), o)
+		},
+	}
+	p.serveFlags(cmd, o)
+	return cmd
+}
+
+func (p *program) serveFlags(cmd *cobra.Command, o *serveOptions) {
+	f := cmd.Flags()
+	f.StringArrayVarP(&o.hosts, "host", "H", envList("SWARM_HOST"), "Where to listen: unix:///path or tcp://host:port; repeatable [$SWARM_HOST]")
+	f.StringVar(&o.policy.Strategy, "strategy", schedule.Spread, "Placement strategy: spread, binpack, random")
+	f.StringArrayVarP(&o.filters, "filter", "f", nil, "Filter to use, in this order; repeatable (default: all seven)")
+	f.BoolVar(&o.tls.enable, "tls", false, "Use TLS; with --tlsverify verify the other side")
+	f.BoolVar(&o.tls.verify, "tlsverify", false, "Use TLS and verify clients and engines")
+	f.StringVar(&o.tls.ca, "tlscacert", "", "Trust certificates signed only by this authority")
+	f.StringVar(&o.tls.cert, "tlscert", "", "Certificate to show to clients and engines")
+	f.StringVar(&o.tls.key, "tlskey", "", "Its private key")
+	f.BoolVar(&o.tls.plainEngines, "engine-plain", false, "Reach engines of DISCOVERY without TLS although the endpoint has it")
+	f.IntVar(&o.failureRetry, "engine-failure-retry", 3, "Failed attempts to connect until a node is unhealthy")
+	f.DurationVar(&o.refreshMin, "engine-refresh-min-interval", 0, "Accepted for classic Swarm's sake: nodes are followed by their events")
+	f.DurationVar(&o.refreshMax, "engine-refresh-max-interval", 5*time.Minute, "How often a node is listed whole although its events told everything")
+	f.DurationVar(&o.heartbeat, "heartbeat", time.Minute, "How often a discovery file is read again")
+	f.StringArrayVar(&o.discovery, "discovery-opt", nil, "Discovery option key=value; repeatable")
+	f.BoolVar(&o.cors, "api-enable-cors", false, "Allow browsers of any origin to use the API")
+	f.BoolVar(&o.cors, "cors", false, "Same as --api-enable-cors")
+	f.StringVarP(&o.driver, "cluster-driver", "c", "swarm", "Cluster driver: swarm is the only one")
+	f.StringArrayVar(&o.clusterOpts, "cluster-opt", nil, "swarm.overcommit=0.05 (share of memory and CPUs given away twice), swarm.createretry=0")
+	f.IntVar(&o.backlog, "max-events-backlog", 16384, "Events remembered for docker events --since")
+	f.StringVar(&o.apiMax, "api-max", apiMax, "Newest API version to advertise")
+	f.StringVarP(&o.logLevel, "log-level", "l", "info", "debug, info, warn, error")
+	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	f.BoolVar(&o.noContext, "no-context", false, "Make no docker context")
+	f.BoolVar(&o.use, "use", false, "Switch the docker client to the context")
+	for _, old := range []string{"experimental", "refresh-on-node-filter"} {
+		f.Bool(old, false, "Accepted for classic Swarm's sake")
+		_ = f.MarkHidden(old) // it was defined one line above
+	}
+	f.String("container-name-refresh-filter", "", "Accepted for classic Swarm's sake")
+	_ = f.MarkHidden("container-name-refresh-filter") // it was defined one line above
+}
+
+func envList(name string) []string {
+	if v := os.Getenv(name); v != "" {
+		return []string{v}
+	}
+	return nil
+}
+
+// check refuses what can never work, before anything is opened.
+func (o *serveOptions) check() error {
+	if o.filters != nil {
+		o.policy.Filters = o.filters
+	}
+	if o.driver != "swarm" {
+		return fmt.Errorf("unsupported cluster %q: the only driver is swarm", o.driver)
+	}
+	if o.failureRetry <= 0 {
+		return errors.New("invalid failure retry count: --engine-failure-retry must be above 0")
+	}
+	if o.heartbeat < time.Second {
+		return errors.New("--heartbeat should be at least one second")
+	}
+	if o.refreshMax < max(o.refreshMin, time.Second) {
+		return errors.New("--engine-refresh-max-interval must be at least a second and no less than --engine-refresh-min-interval")
+	}
+	for _, kv := range o.clusterOpts {
+		if err := o.clusterOpt(kv); err != nil {
+			return err
+		}
+	}
+	if err := o.policy.Check(); err != nil {
+		return err
+	}
+	return o.tls.check()
+}
+
+func (o *serveOptions) clusterOpt(kv string) (err error) {
+	k, v, _ := strings.Cut(kv, "=")
+	switch k {
+	case "swarm.overcommit":
+		if o.policy.Overcommit, err = strconv.ParseFloat(v, 64); err != nil || o.policy.Overcommit <= -1 {
+			return fmt.Errorf("--cluster-opt %s: want a number above -1", kv)
+		}
+	case "swarm.createretry":
+		if o.createRetry, err = strconv.Atoi(v); err != nil || o.createRetry < 0 {
+			return fmt.Errorf("--cluster-opt %s: want a number that is not negative", kv)
+		}
+	default:
+		return fmt.Errorf("--cluster-opt %s: known are swarm.overcommit and swarm.createretry", kv)
+	}
+	return nil
+}
+
+func (o *serveOptions) logger(p *program) (*slog.Logger, error) {
+	var level slog.Level
+	if p.debug {
+		level = slog.LevelDebug
+	} else if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level %s: want debug, info, warn or error", o.logLevel)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch o.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(p.err, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(p.err, options)), nil
+	}
+	return nil, fmt.Errorf("--log-format %s: want text or json", o.logFormat)
+}
+
+// serve runs the endpoint until ctx ends.
+func (p *program) serve(ctx context.Context, o *serveOptions) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	log, err := o.logger(p)
+	if err != nil {
+		return err
+	}
+	sources, err := p.sources(o, log)
+	if err != nil {
+		return err
+	}
+	if len(o.hosts) == 0 {
+		o.hosts = []string{"unix://" + defaultSocket()}
+	}
+	var listeners []net.Listener
+	for _, h := range o.hosts {
+		l, err := listener(ctx, h, &o.tls)
+		if err != nil {
+			return err
+		}
+		defer l.Close() //nolint:errcheck // the server closes it first
+		listeners = append(listeners, l)
+	}
+	tunnels := new(proxy.Tunnels)
+	c := cluster.New(p.clusterOptions(o, log, tunnels))
+	id, err := p.endpointID()
+	if err != nil {
+		return err
+	}
+	handler := api.New(c, api.Options{Version: version(), APIMax: o.apiMax, ID: id, CORS: o.cors, Log: log, Ready: c.Looked()})
+	if err := p.offerContext(o, log); err != nil {
+		return err
+	}
+	return run2(ctx, c, sources, handler, listeners, tunnels, log)
+}
+
+// run2 runs the cluster and the HTTP server together; the end of either ends both.
+func run2(ctx context.Context, c *cluster.Cluster, sources []cluster.Source, handler http.Handler, listeners []net.Listener, tunnels *proxy.Tunnels, log *slog.Logger) error {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{
+		Handler: handler, ReadHeaderTimeout: 5 * time.Minute, Protocols: &protocols,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.Run(ctx, sources...) })
+	for _, l := range listeners {
+		log.Info("serving", "addr", l.Addr().Network()+"://"+l.Addr().String())
+		g.Go(func() error {
+			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		<-ctx.Done()
+		return shutdown(server, tunnels)
+	})
+	err := g.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// shutdownLimit is how long clients have to end what they began; streams are then cut.
+const shutdownLimit = 3 * time.Second
+
+func shutdown(server *http.Server, tunnels *proxy.Tunnels) error {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
+	defer cancel()
+	err := server.Shutdown(ctx)
+	tunnels.Drain(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return server.Close()
+	}
+	return err
+}
+
+func (p *program) clusterOptions(o *serveOptions, log *slog.Logger, tunnels *proxy.Tunnels) cluster.Options {
+	timing := engine.DefaultTiming()
+	timing.Resync = o.refreshMax
+	return cluster.Options{
+		Engine: engine.Options{
+			APIMax: o.apiMax, FailureRetry: o.failureRetry, Timing: timing, Log: log, Tunnels: tunnels, Limit: make(chan struct{}, 256),
+		},
+		Policy: o.policy, CreateRetry: o.createRetry, Backlog: o.backlog, Log: log,
+	}
+}
+
+// sources are where the engines come from: the store, or what the command line names.
+func (p *program) sources(o *serveOptions, log *slog.Logger) ([]cluster.Source, error) {
+	urls := o.sources
+	if len(urls) == 0 {
+		urls = envList("SWARM_DISCOVERY")
+	}
+	store, err := p.store()
+	if err != nil {
+		return nil, err
+	}
+	if len(urls) == 0 {
+		return []cluster.Source{&storeSource{store, log}}, nil
+	}
+	options := discovery.Options{
+		Heartbeat: o.heartbeat, Opts: map[string]string{},
+		Warn: func(err error) { log.Warn("discovery", "error", err) },
+	}
+	for _, kv := range o.discovery {
+		k, v, _ := strings.Cut(kv, "=")
+		options.Opts[k] = v
+	}
+	source, err := discovery.Parse(urls[0], options)
+	if err != nil {
+		return nil, err
+	}
+	config, err := o.tls.client()
+	if err != nil {
+		return nil, err
+	}
+	known := filepath.Join(store.Dir(), "known_hosts")
+	return []cluster.Source{&addrSource{source: source, tls: config, known: known, log: log}}, nil
+}
+
+// defaultSocket is where the endpoint listens: for root /run/berth, else the user's own runtime folder.
+func defaultSocket() string {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
+		return filepath.Join(dir, "berth", "docker.sock")
+	}
+	if os.Geteuid() != 0 {
+		return filepath.Join(os.TempDir(), fmt.Sprintf("berth-%d", os.Geteuid()), "docker.sock")
+	}
+	return "/run/berth/docker.sock"
+}
+
+// endpointID is docker info's ID: made once and kept in the store.
+func (p *program) endpointID() (string, error) {
+	store, err := p.store()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(store.Dir(), "endpoint-id")
+	if b, err := os.ReadFile(path); err == nil && len(b) >= 16 {
+		return strings.TrimSpace(string(b)), nil
+	}
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand.Read ends the program instead
+	id := hex.EncodeToString(b[:])
+	if err := ensureDir(store.Dir()); err != nil {
+		return "", err
+	}
+	return id, os.WriteFile(path, []byte(id+"\n"), 0o600)
+}
+
+// contextName is the docker context that leads to the endpoint.
+const contextName = "berth"
+
+// offerContext makes the docker context. That it cannot be made is no reason not to serve.
+func (p *program) offerContext(o *serveOptions, log *slog.Logger) error {
+	if o.noContext {
+		return nil
+	}
+	contexts, err := dockercontext.Open()
+	if err != nil {
+		return err
+	}
+	host := o.hosts[0]
+	if !strings.Contains(host, "://") {
+		host = "tcp://" + host
+	}
+	if strings.HasPrefix(host, "tcp://") && o.tls.enable {
+		log.Info("no docker context is made for an endpoint with TLS: its clients need certificates of their own", "host", host)
+		return nil
+	}
+	err = contexts.Put(dockercontext.Context{Name: contextName, Description: "berth: the fleet as one Docker host", Host: host})
+	if err != nil {
+		log.Warn("the docker client is not told of the endpoint", "error", err)
+		return nil
+	}
+	if !o.use {
+		log.Info("docker context use "+contextName+" switches the docker client to the fleet", "host", host)
+		return nil
+	}
+	if v := os.Getenv("DOCKER_HOST"); v != "" {
+		log.Warn("DOCKER_HOST is set and wins over the context", "DOCKER_HOST", v)
+	}
+	return contexts.Use(contextName)
+}
