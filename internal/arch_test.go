@@ -18,6 +18,7 @@ import (
 var arrows = map[string][]string{
 	"cert":              {},
 	"discovery":         {},
+	"dockercontext":     {},
 	"dockertest":        {},
 	"fleet":             {},
 	"proxy":             {},

@@ -16,10 +16,9 @@ import (
 
 // tlsFlags are classic Swarm's and the docker client's.
 type tlsFlags struct {
-	enable, verify   bool
-	ca, cert, key    string
-	plainEngines     bool
-	clientAuthNeeded bool
+	enable, verify bool
+	ca, cert, key  string
+	plainEngines   bool // engines are reached without TLS
 }
 
 // check refuses halves.

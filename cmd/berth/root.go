@@ -73,6 +73,7 @@ func (p *program) rootCmd() *cobra.Command {
 	})
 	p.globalFlags(root.PersistentFlags())
 	root.AddCommand(p.machineCommands()...)
+	root.AddCommand(p.fleetCommands()...)
 	for _, cmd := range root.Commands() {
 		cmd.DisableFlagsInUseLine = true // Use says it, as docker-machine does
 	}

@@ -212,15 +212,16 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	if err != nil {
 		return err
 	}
-	handler := api.New(c, api.Options{Version: version(), APIMax: o.apiMax, ID: id, CORS: o.cors, Log: log, Ready: c.Looked()})
+	release, _ := buildVersion()
+	handler := api.New(c, api.Options{Version: release, APIMax: o.apiMax, ID: id, CORS: o.cors, Log: log, Ready: c.Looked()})
 	if err := p.offerContext(o, log); err != nil {
 		return err
 	}
-	return run2(ctx, c, sources, handler, listeners, tunnels, log)
+	return runEndpoint(ctx, c, sources, handler, listeners, tunnels, log)
 }
 
-// run2 runs the cluster and the HTTP server together; the end of either ends both.
-func run2(ctx context.Context, c *cluster.Cluster, sources []cluster.Source, handler http.Handler, listeners []net.Listener, tunnels *proxy.Tunnels, log *slog.Logger) error {
+// runEndpoint runs the cluster and the HTTP server together; the end of either ends both.
+func runEndpoint(ctx context.Context, c *cluster.Cluster, sources []cluster.Source, handler http.Handler, listeners []net.Listener, tunnels *proxy.Tunnels, log *slog.Logger) error {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)

@@ -57,6 +57,11 @@ type Cluster struct {
 
 	seats seats
 	work  sync.WaitGroup // what publishing set off
+
+	looked   chan struct{} // closed when every engine of the sources' first sets was tried
+	lookOnce sync.Once
+	reported int // sources that have said something; guarded by mu
+	sources  int
 }
 
 // member is one engine that the sources name.
@@ -74,7 +79,7 @@ type member struct {
 func New(o Options) *Cluster {
 	c := &Cluster{
 		o: o, members: map[string]*member{}, sets: map[int][]engine.Endpoint{}, names: map[string]string{},
-		engines: map[string]*engine.Engine{}, hub: newHub(o.Backlog), seats: newSeats(),
+		engines: map[string]*engine.Engine{}, hub: newHub(o.Backlog), seats: newSeats(), looked: make(chan struct{}),
 	}
 	c.snapshot.Store(new(fleet.Snapshot))
 	return c
@@ -83,6 +88,8 @@ func New(o Options) *Cluster {
 // Run follows the sources and their engines until ctx ends, and returns when all of it has stopped.
 func (c *Cluster) Run(ctx context.Context, sources ...Source) error {
 	defer c.hub.close()
+	defer c.lookOnce.Do(func() { close(c.looked) })
+	c.sources = len(sources)
 	g, ctx := errgroup.WithContext(ctx)
 	for i, s := range sources {
 		g.Go(func() error {
@@ -102,6 +109,9 @@ func (c *Cluster) Run(ctx context.Context, sources ...Source) error {
 // keeps its name.
 func (c *Cluster) reconcile(ctx context.Context, source int, eps []engine.Endpoint) {
 	c.mu.Lock()
+	if _, known := c.sets[source]; !known {
+		c.reported++
+	}
 	c.sets[source] = eps
 	want := map[string]engine.Endpoint{}
 	for _, set := range c.sets {
@@ -128,6 +138,28 @@ func (c *Cluster) reconcile(ctx context.Context, source int, eps []engine.Endpoi
 		if _, ok := c.members[addr]; !ok && ctx.Err() == nil {
 			c.members[addr] = c.join(ctx, ep)
 		}
+	}
+	c.look(c.reported == c.sources && len(c.members) == 0)
+}
+
+// Looked is closed when every engine that the sources first named was tried once, so that what is missing in the snapshot
+// is not merely not there yet.
+func (c *Cluster) Looked() <-chan struct{} { return c.looked }
+
+// look closes looked if all is said, or if no node of the snapshot is still to be tried.
+func (c *Cluster) look(all bool) {
+	select {
+	case <-c.looked:
+		return
+	default:
+	}
+	nodes := c.Snapshot().Nodes()
+	tried := len(nodes) > 0
+	for _, n := range nodes {
+		tried = tried && (n.State != fleet.Pending || n.Error != engine.NotReached)
+	}
+	if all || tried {
+		c.lookOnce.Do(func() { close(c.looked) })
 	}
 }
 
@@ -215,6 +247,7 @@ func (c *Cluster) publish(m *member, n *fleet.Node) {
 		c.hub.publish(nodeEvent(n, action))
 	}
 	c.clean(m.engine, whole)
+	c.look(false)
 }
 
 // name makes a node's name unique: the machine's, or the engine's own host name, with the address added if another has it.

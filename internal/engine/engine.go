@@ -121,6 +121,9 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 // Unavailable makes it errdefs.ErrUnavailable.
 func (e *UnreachableError) Unavailable() {}
 
+// NotReached is the Error of a node that was not tried yet.
+const NotReached = "not yet reached"
+
 var errNotRunning = errors.New("the engine is not followed any more")
 
 // New prepares an engine; nothing is dialled before Run.
@@ -144,7 +147,7 @@ func New(ep Endpoint, o Options) *Engine {
 	if name == "" {
 		name = "(unknown)"
 	}
-	e.node = &fleet.Node{ID: "|" + ep.Addr, Name: name, Addr: ep.Addr, IP: ep.IP, State: fleet.Pending, Error: "not yet reached", UpdatedAt: time.Now()}
+	e.node = &fleet.Node{ID: "|" + ep.Addr, Name: name, Addr: ep.Addr, IP: ep.IP, State: fleet.Pending, Error: NotReached, UpdatedAt: time.Now()}
 	e.lost, e.lose = context.WithCancelCause(context.Background())
 	return e
 }
