@@ -52,12 +52,12 @@ type Node struct {
 	Addr     string // where it was discovered: host:port, unix:///path, ssh://…
 	IP       string // the address its published ports answer on; "" if it has none
 
-	State     State
-	facts     *Facts    // what Seal derived; here because placement reads it with State
+	State State
+	// Health is 100 for a node without failures and falls with each; 0 means do not schedule.
+	Health    int
+	facts     *Facts    // what Seal derived; here because placement reads the three together
 	Error     string    // why it is not Healthy; else ""
 	UpdatedAt time.Time // when State or Error was last confirmed
-	// Health is 100 for a node without failures and falls with each; 0 means do not schedule.
-	Health int
 
 	Version         string // of the engine
 	API, MinAPI     string // newest and oldest API version it speaks

@@ -30,8 +30,9 @@ type Facts struct {
 	Containers, Running      int32
 	Slots                    int32 // how many containers it takes by its label containerslots
 
-	hostPorts []uint16 // of ports
 	labels    []label
+	hostPorts []uint16  // of ports
+	mayTake   [4]uint64 // a bit for each port of ports: most questions are answered by a bit that is not set
 	values    atomic.Pointer[labelValues]
 	images    atomic.Pointer[[]Text]
 
@@ -149,11 +150,18 @@ func (f *Facts) addPorts(cs []*Container) {
 	f.hostPorts = make([]uint16, len(f.ports))
 	for i, p := range f.ports {
 		f.hostPorts[i] = p.HostPort
+		word, bit := portBit(p.HostPort)
+		f.mayTake[word] |= bit
 	}
 }
 
+func portBit(port uint16) (word int, bit uint64) { return int(port / 64 % 4), 1 << (port % 64) }
+
 // PortTaken tells whether a container of the node, running or not, has or wants the host port.
 func (f *Facts) PortTaken(p Port) bool {
+	if word, bit := portBit(p.HostPort); f.mayTake[word]&bit == 0 {
+		return false
+	}
 	i := sort.Search(len(f.hostPorts), func(i int) bool { return f.hostPorts[i] >= p.HostPort })
 	for ; i < len(f.hostPorts) && f.hostPorts[i] == p.HostPort; i++ {
 		if f.ports[i].Overlaps(p) {

@@ -3,6 +3,7 @@ package schedule
 import (
 	"slices"
 	"strings"
+	"unique"
 
 	"github.com/distribution/reference"
 
@@ -33,18 +34,19 @@ func (p *plan) affinityTest(e Expr) test {
 	default:
 		has = hasLabel(e.Key, e.pattern)
 	}
-	return func(n *fleet.Node, l *load) bool { return has(n, l) != e.Not }
+	return func(c *candidate) bool { return has(c) != e.Not }
 }
 
 // hasContainer asks the fleet's indexes once for a name or ID; patterns are tried on every container.
 func (p *plan) hasContainer(pat pattern) test {
 	if word, ok := pat.word(); ok {
 		on := p.containerNodes(word)
-		return func(n *fleet.Node, _ *load) bool { return on[n] }
+		return func(c *candidate) bool { return on[c.node] }
 	}
-	return func(n *fleet.Node, l *load) bool {
-		return slices.ContainsFunc(n.Containers, func(c *fleet.Container) bool { return pat.match(c.Name) || pat.match(c.ID) }) ||
-			l.any(func(o *Request) bool { return pat.match(o.Name) })
+	matches := func(c *fleet.Container) bool { return pat.match(c.Name) || pat.match(c.ID) }
+	return func(c *candidate) bool {
+		return slices.ContainsFunc(c.node.Containers, matches) ||
+			c.load.any(func(o *Request) bool { return pat.match(o.Name) })
 	}
 }
 
@@ -62,15 +64,31 @@ func (p *plan) containerNodes(word string) map[*fleet.Node]bool {
 
 func hasImage(pat pattern) test {
 	if word, ok := pat.word(); ok {
-		names := spellings(word)
-		return func(n *fleet.Node, l *load) bool {
-			return slices.ContainsFunc(names, n.HasImageName) ||
-				l.any(func(o *Request) bool { return usesImage(o, func(s string) bool { return slices.Contains(names, s) }) })
-		}
+		return hasImageNamed(spellings(word))
 	}
-	match := pat.remembering()
-	return func(n *fleet.Node, l *load) bool {
-		return slices.ContainsFunc(n.ImageNames(), match) || l.any(func(o *Request) bool { return usesImage(o, match) })
+	match := pat.texts()
+	pending := func(o *Request) bool { return usesImage(o, pat.match) }
+	return func(c *candidate) bool {
+		return slices.ContainsFunc(c.facts.ImageNames(), match) || c.load.any(pending)
+	}
+}
+
+func hasImageNamed(names []string) test {
+	texts := make([]fleet.Text, len(names))
+	for i, name := range names {
+		texts[i] = unique.Make(name)
+	}
+	pending := func(o *Request) bool {
+		return usesImage(o, func(s string) bool { return slices.Contains(names, s) })
+	}
+	return func(c *candidate) bool {
+		there := c.facts.ImageNames()
+		for _, t := range texts {
+			if slices.Contains(there, t) {
+				return true
+			}
+		}
+		return c.load.any(pending)
 	}
 }
 
@@ -108,14 +126,9 @@ func usesImage(o *Request, match func(string) bool) bool {
 }
 
 func hasLabel(key string, pat pattern) test {
-	var onNode func(values []string) bool
-	if word, ok := pat.word(); ok {
-		onNode = func(values []string) bool { _, there := slices.BinarySearch(values, word); return there }
-	} else {
-		match := pat.remembering()
-		onNode = func(values []string) bool { return slices.ContainsFunc(values, match) }
-	}
-	return func(n *fleet.Node, l *load) bool {
-		return onNode(n.LabelValues(key)) || l.any(func(o *Request) bool { return pat.match(o.Labels[key]) })
+	text, match := unique.Make(key), pat.texts()
+	pending := func(o *Request) bool { return pat.match(o.Labels[key]) }
+	return func(c *candidate) bool {
+		return slices.ContainsFunc(c.facts.LabelValues(text), match) || c.load.any(pending)
 	}
 }

@@ -2,18 +2,17 @@ package schedule
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/docker/go-units"
-
-	"berth/internal/fleet"
 )
 
 // slotsStage refuses nodes whose label containerslots allows no further container, whatever state those there are in.
 func slotsStage() *stage {
 	return &stage{
 		name: FilterSlots,
-		check: func(n *fleet.Node, l *load) int {
-			if limit, limited := n.Slots(); limited && len(n.Containers)+l.count() >= limit {
+		check: func(c *candidate) int {
+			if c.facts.Containers+c.load.count() >= c.facts.Slots {
 				return 0
 			}
 			return fits
@@ -37,28 +36,22 @@ func newResources(r *Request, overcommit float64) resources {
 	}
 }
 
-// memoryShare is the percentage of a node's memory that is given away with the request, 100 if the request asks for none.
-func (a resources) memoryShare(n *fleet.Node, l *load) float64 {
-	if a.memory == 0 {
-		return 100
+// measure works the shares out. What is not asked for counts as 100, as in classic Swarm.
+func (a resources) measure(c *candidate) {
+	c.memory, c.cpus = 100, 100
+	if a.memory > 0 {
+		c.memory = share(c.facts.UsedMemory, c.load.reserved().memory, a.memory, float64(c.facts.Memory)*a.factor)
 	}
-	used := float64(n.Sum.Memory) + a.memory
-	if l != nil {
-		used += float64(l.memory)
+	if a.nanoCPUs > 0 {
+		c.cpus = share(c.facts.UsedNanoCPUs, c.load.reserved().nanoCPUs, a.nanoCPUs, float64(c.facts.NanoCPUs)*a.factor)
 	}
-	return used * 100 / (float64(n.Memory) * a.factor)
 }
 
-// cpuShare is memoryShare for CPUs.
-func (a resources) cpuShare(n *fleet.Node, l *load) float64 {
-	if a.nanoCPUs == 0 {
-		return 100
+func share(used, pending int64, asked, total float64) float64 {
+	if total <= 0 {
+		return math.Inf(1)
 	}
-	used := float64(n.Sum.NanoCPUs) + a.nanoCPUs
-	if l != nil {
-		used += float64(l.nanoCPUs)
-	}
-	return used * 100 / (float64(n.CPUs) * 1e9 * a.factor)
+	return (float64(used) + float64(pending) + asked) * 100 / total
 }
 
 // resourceStage refuses nodes that would have given away more than they may. One that has already done so is refused only
@@ -71,11 +64,11 @@ func resourceStage(a resources) *stage {
 	cpus := fmt.Sprintf("CPUs (need %g)", a.nanoCPUs/1e9)
 	return &stage{
 		name: checkResources,
-		check: func(n *fleet.Node, l *load) int {
+		check: func(c *candidate) int {
 			switch {
-			case !(a.memoryShare(n, l) <= 100): // NaN and +Inf are nodes without memory
+			case c.memory > 100 && a.memory > 0:
 				return 0
-			case !(a.cpuShare(n, l) <= 100):
+			case c.cpus > 100 && a.nanoCPUs > 0:
 				return 1
 			}
 			return fits

@@ -3,12 +3,11 @@ package schedule
 import (
 	"slices"
 	"strings"
-
-	"berth/internal/fleet"
+	"unique"
 )
 
 // test tells whether a node satisfies an expression.
-type test func(*fleet.Node, *load) bool
+type test func(*candidate) bool
 
 // keyNode is the constraint key that means a node's name or ID instead of a label.
 const keyNode = "node"
@@ -33,9 +32,9 @@ func exprStage(name string, exprs []Expr, compile func(Expr) test, classic func(
 			s.reasons = append(s.reasons, reason{"lacks " + text, "lack " + text})
 		}
 	}
-	s.check = func(n *fleet.Node, l *load) int {
+	s.check = func(c *candidate) int {
 		for i, ok := range tests {
-			if !ok(n, l) {
+			if !ok(c) {
 				return i
 			}
 		}
@@ -47,19 +46,22 @@ func exprStage(name string, exprs []Expr, compile func(Expr) test, classic func(
 // constraintTest compares a node's name and IDs, or one of its labels; a label that it lacks is "".
 func constraintTest(e Expr) test {
 	if e.Key == keyNode {
-		return func(n *fleet.Node, _ *load) bool {
+		return func(c *candidate) bool {
+			n := c.node
 			return (e.pattern.match(n.Name) || e.pattern.match(n.EngineID) || e.pattern.match(n.ID)) != e.Not
 		}
 	}
-	match := e.pattern.remembering()
-	return func(n *fleet.Node, _ *load) bool { return match(n.Labels[e.Key]) != e.Not }
+	match := e.pattern.texts()
+	key, missing := unique.Make(e.Key), unique.Make("")
+	return func(c *candidate) bool { return match(c.facts.Label(key, missing)) != e.Not }
 }
 
 // whitelistTest looks for the node among the names between the bars. Key and operator are not looked at: so it was in
 // classic Swarm, where only this form was ever documented.
 func whitelistTest(e Expr) test {
 	names := strings.Split(e.Value, "|")
-	return func(n *fleet.Node, _ *load) bool {
+	return func(c *candidate) bool {
+		n := c.node
 		return slices.Contains(names, n.Name) || n.EngineID != "" && slices.Contains(names, n.EngineID)
 	}
 }

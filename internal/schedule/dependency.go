@@ -78,9 +78,9 @@ func dependencyStage(all []dependency) *stage {
 		s.reasons = append(s.reasons, reason{"lacks " + d.what(), "lack " + d.what()})
 		s.classic = append(s.classic, d.flag)
 	}
-	s.check = func(n *fleet.Node, _ *load) int {
+	s.check = func(c *candidate) int {
 		for i := range all {
-			if !all[i].on[n] {
+			if !all[i].on[c.node] {
 				return i
 			}
 		}

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
+	"unique"
+
+	"berth/internal/fleet"
 )
 
 // problem is what is wrong with an expression, in classic Swarm's words where it had any.
@@ -165,19 +167,19 @@ func (p pattern) match(s string) bool {
 	return true
 }
 
-func (p pattern) matchAny(list []string) bool { return slices.ContainsFunc(list, p.match) }
-
-// remembering is match for texts that come again and again, as labels do over the nodes of a fleet.
-func (p pattern) remembering() func(string) bool {
-	if p.re == nil {
-		return p.match
+// texts is match for what is asked again and again over the nodes of a fleet: a word is an address to compare with, and the
+// answers for others are remembered.
+func (p pattern) texts() func(fleet.Text) bool {
+	if word, ok := p.word(); ok {
+		wanted := unique.Make(word)
+		return func(t fleet.Text) bool { return t == wanted }
 	}
-	known := map[string]bool{}
-	return func(s string) bool {
-		matches, ok := known[s]
+	known := map[fleet.Text]bool{}
+	return func(t fleet.Text) bool {
+		matches, ok := known[t]
 		if !ok {
-			matches = p.re.MatchString(s)
-			known[s] = matches
+			matches = p.match(t.Value())
+			known[t] = matches
 		}
 		return matches
 	}

@@ -63,12 +63,12 @@ func Explain(v View, r *Request, policy Policy) ([]Verdict, error) {
 	var fitting []ranked
 	var refused []Verdict
 	for _, n := range p.snapshot.Nodes() {
-		l := p.loads[n]
-		if s, i := p.refusal(n, l); s != nil {
+		c := p.candidate(n)
+		if s, i := p.refusal(&c); s != nil {
 			refused = append(refused, Verdict{Node: n, Filter: s.name, Reason: s.reasons[i].one})
 			continue
 		}
-		fitting = append(fitting, ranked{n, p.score(n, l), p.preference(n), p.hash(n)})
+		fitting = append(fitting, ranked{n, p.score(&c), p.preference(n), p.hash(c.facts.Hash)})
 	}
 	slices.SortFunc(fitting, ranked.compare)
 	var all []Verdict
@@ -165,61 +165,28 @@ func (p *plan) wish(exprs []Expr, compile func(Expr) test) {
 	}
 }
 
+func (p *plan) candidate(n *fleet.Node) candidate {
+	c := candidate{node: n, facts: n.Facts()}
+	if p.loads != nil {
+		c.load = p.loads[n]
+	}
+	p.measure(&c)
+	return c
+}
+
 // refusal returns the first stage that refuses the node and which of its reasons, or no stage.
-func (p *plan) refusal(n *fleet.Node, l *load) (*stage, int) {
+func (p *plan) refusal(c *candidate) (*stage, int) {
 	for _, s := range p.stages {
-		if i := s.check(n, l); i != fits {
+		if i := s.check(c); i != fits {
 			return s, i
 		}
 	}
 	return nil, fits
 }
 
-// best makes one pass over the nodes and keeps the best so far; it is what each create waits for.
-func (p *plan) best() *fleet.Node {
-	var best *fleet.Node
-	var top score
-	var hash uint64
-	equals := 0
-	for _, n := range p.snapshot.Nodes() {
-		l := p.loads[n]
-		if s, _ := p.refusal(n, l); s != nil {
-			continue
-		}
-		s := p.score(n, l)
-		order := s.compare(top)
-		switch {
-		case best == nil || order < 0:
-			best, top, hash, equals = n, s, p.hash(n), 1
-		case order == 0:
-			equals++
-			if h := p.hash(n); h < hash || h == hash && n.ID < best.ID {
-				best, hash = n, h
-			}
-		}
-	}
-	if equals > 1 {
-		return p.preferred(best, top)
-	}
-	return best
-}
-
-// preferred is the first of the nodes to prefer that is as good as the best.
-func (p *plan) preferred(best *fleet.Node, top score) *fleet.Node {
-	if p.random {
-		return best
-	}
-	for _, id := range p.req.Prefer {
-		n, ok := p.snapshot.Node(id)
-		if !ok {
-			continue
-		}
-		l := p.loads[n]
-		if s, _ := p.refusal(n, l); s == nil && p.score(n, l) == top {
-			return n
-		}
-	}
-	return best
+func (p *plan) refuses(c *candidate) bool {
+	s, _ := p.refusal(c)
+	return s != nil
 }
 
 // preference is the node's place among the nodes to prefer, or after them.

@@ -26,9 +26,9 @@ func portStage(r *Request) *stage {
 		s.reasons = append(s.reasons, taken(hostPort(p), ""))
 		s.classic = append(s.classic, fmt.Sprintf("port %d (Bridge mode)", p.HostPort))
 	}
-	s.check = func(n *fleet.Node, l *load) int {
+	s.check = func(c *candidate) int {
 		for i, p := range wanted {
-			if n.PortTaken(p) || l.any(func(o *Request) bool { return !o.HostNetwork && slices.ContainsFunc(o.Ports, p.Overlaps) }) {
+			if c.facts.PortTaken(p) || c.load.any(func(o *Request) bool { return !o.HostNetwork && slices.ContainsFunc(o.Ports, p.Overlaps) }) {
 				return i
 			}
 		}
@@ -48,9 +48,9 @@ func hostModeStage(exposed []fleet.Port) *stage {
 		s.reasons = append(s.reasons, taken(p.String(), " on its own network"))
 		s.classic = append(s.classic, "port "+p.String()+" (Host mode)")
 	}
-	s.check = func(n *fleet.Node, l *load) int {
+	s.check = func(c *candidate) int {
 		for i, p := range exposed {
-			if n.ExposedOnHost(p) || l.any(func(o *Request) bool { return o.HostNetwork && slices.ContainsFunc(o.Exposed, p.SameExposed) }) {
+			if c.facts.ExposedOnHost(p) || c.load.any(func(o *Request) bool { return o.HostNetwork && slices.ContainsFunc(o.Exposed, p.SameExposed) }) {
 				return i
 			}
 		}

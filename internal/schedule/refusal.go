@@ -71,9 +71,9 @@ func (p *plan) noFit() *NoFit {
 	}
 	deepest := 0
 	for _, n := range p.snapshot.Nodes() {
-		l := p.loads[n]
+		c := p.candidate(n)
 		for i, s := range p.stages {
-			if why := s.check(n, l); why != fits {
+			if why := s.check(&c); why != fits {
 				counts[i][why]++
 				deepest = max(deepest, i)
 				break

@@ -56,18 +56,36 @@ type View struct {
 	Pending  []Pending
 }
 
+// candidate is a node that is looked at.
+type candidate struct {
+	node  *fleet.Node
+	facts *fleet.Facts
+	load  *load
+	// The percentages of its memory and CPUs that would be given away; see resources.
+	memory, cpus float64
+}
+
 // load is what the creates in flight add to a node.
 type load struct {
-	memory, nanoCPUs int64
-	requests         []*Request
+	reservation
+	requests []*Request
+}
+
+type reservation struct{ memory, nanoCPUs int64 }
+
+func (l *load) reserved() reservation {
+	if l == nil {
+		return reservation{}
+	}
+	return l.reservation
 }
 
 // count is how many there are; no load is nil.
-func (l *load) count() int {
+func (l *load) count() int32 {
 	if l == nil {
 		return 0
 	}
-	return len(l.requests)
+	return int32(len(l.requests))
 }
 
 func (l *load) any(test func(*Request) bool) bool {
@@ -98,8 +116,8 @@ func loads(v View) map[*fleet.Node]*load {
 			l = &load{}
 			byNode[n] = l
 		}
-		l.memory += p.Request.Memory
-		l.nanoCPUs += p.Request.NanoCPUs
+		l.memory += max(p.Request.Memory, 0)
+		l.nanoCPUs += max(p.Request.NanoCPUs, 0)
 		l.requests = append(l.requests, p.Request)
 	}
 	return byNode

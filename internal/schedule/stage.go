@@ -13,7 +13,7 @@ import (
 type stage struct {
 	name string
 	// check returns which of reasons speaks against the node, or fits.
-	check   func(*fleet.Node, *load) int
+	check   func(*candidate) int
 	reasons []reason
 	// classic is what classic Swarm's refusal lists for the filter.
 	classic []string
@@ -39,8 +39,8 @@ const (
 func stateStage() *stage {
 	return &stage{
 		name: checkState,
-		check: func(n *fleet.Node, _ *load) int {
-			switch n.State {
+		check: func(c *candidate) int {
+			switch c.node.State {
 			case fleet.Healthy:
 				return fits
 			case fleet.Unhealthy:
@@ -61,8 +61,8 @@ func stateStage() *stage {
 func healthStage() *stage {
 	return &stage{
 		name: FilterHealth,
-		check: func(n *fleet.Node, _ *load) int {
-			if n.Health > 0 {
+		check: func(c *candidate) int {
+			if c.node.Health > 0 {
 				return fits
 			}
 			return 0
@@ -80,8 +80,8 @@ func excludeStage(r *Request) *stage {
 	for _, why := range whys {
 		s.reasons = append(s.reasons, reason{"is ruled out: " + why, "are ruled out: " + why})
 	}
-	s.check = func(n *fleet.Node, _ *load) int {
-		why, out := r.Exclude[n.ID]
+	s.check = func(c *candidate) int {
+		why, out := r.Exclude[c.node.ID]
 		if !out {
 			return fits
 		}
@@ -101,8 +101,8 @@ func apiStage(r *Request) *stage {
 	}
 	return &stage{
 		name: checkAPI,
-		check: func(n *fleet.Node, _ *load) int {
-			if fleet.CompareVersions(n.API, r.NeedAPI) < 0 {
+		check: func(c *candidate) int {
+			if fleet.CompareVersions(c.node.API, r.NeedAPI) < 0 {
 				return 0
 			}
 			return fits
@@ -118,8 +118,8 @@ func platformStage(r *Request) *stage {
 	platform := strings.Trim(r.OS+"/"+r.Arch, "/")
 	return &stage{
 		name: checkPlatform,
-		check: func(n *fleet.Node, _ *load) int {
-			if r.OS != "" && n.OS != r.OS || r.Arch != "" && n.Arch != r.Arch {
+		check: func(c *candidate) int {
+			if r.OS != "" && c.node.OS != r.OS || r.Arch != "" && c.node.Arch != r.Arch {
 				return 0
 			}
 			return fits
@@ -145,9 +145,9 @@ func tieStage(s *fleet.Snapshot, ties []Tie) *stage {
 		text := fmt.Sprintf("not where %s is (%s)", t.What, nodeNames(s, t.NodeIDs))
 		st.reasons = append(st.reasons, reason{"is " + text, "are " + text})
 	}
-	st.check = func(n *fleet.Node, _ *load) int {
+	st.check = func(c *candidate) int {
 		for i := range where {
-			if !where[i][n] {
+			if !where[i][c.node] {
 				return i
 			}
 		}

@@ -48,31 +48,47 @@ func (a score) compare(b score) int {
 	return cmp.Compare(a.count, b.count)
 }
 
-// score of a node that fits. The weight is classic Swarm's: the shares of CPU and memory that would be given away, in whole
-// percent, so that containers decide between nodes that are about equally full. A node that fails is worse by more than
-// any share can make up for.
-func (p *plan) score(n *fleet.Node, l *load) score {
-	var s score
-	for _, granted := range p.wishes {
-		if granted(n, l) {
-			s.granted++
+// score of a node that fits.
+func (p *plan) score(c *candidate) score {
+	s := p.promise(c)
+	s.granted = p.grants(c)
+	return s
+}
+
+// grants counts the wishes that the node grants.
+func (p *plan) grants(c *candidate) int {
+	granted := 0
+	for _, holds := range p.wishes {
+		if holds(c) {
+			granted++
 		}
 	}
+	return granted
+}
+
+// promise is the score if all wishes are granted. The weight is classic Swarm's: the shares of CPU and memory that would be
+// given away, in whole percent, so that containers decide between nodes that are about equally full. A node that fails is
+// worse by more than any share can make up for.
+func (p *plan) promise(c *candidate) score {
+	s := score{granted: len(p.wishes)}
 	if p.random {
 		return s
 	}
 	const healthWeight = 10
-	weight := int(p.cpuShare(n, l)) + int(p.memoryShare(n, l)) - p.sign*healthWeight*n.Health
-	count := len(n.Containers)
+	weight := percent(c.cpus) + percent(c.memory) - p.sign*healthWeight*c.node.Health
+	count := c.facts.Containers
 	if p.runningOnly {
-		count = n.Sum.Running + n.Sum.Paused
+		count = c.facts.Running
 	}
-	s.cost, s.count = p.sign*weight, p.sign*(count+l.count())
+	s.cost, s.count = p.sign*weight, p.sign*int(count+c.load.count())
 	return s
 }
 
+// percent cuts a share off to whole percent. One above 100 is refused, so it need not be told from others.
+func percent(share float64) int { return int(min(share, 101)) }
+
 // hash decides between equals: the same on every manager, different for each request.
-func (p *plan) hash(n *fleet.Node) uint64 { return mix(p.seed ^ n.Hash()) }
+func (p *plan) hash(node uint64) uint64 { return mix(p.seed ^ node) }
 
 // mix is the finalizer of SplitMix64.
 func mix(x uint64) uint64 {
