@@ -280,11 +280,19 @@ const lastLines = 12
 func (b *box) engineError(cause error, from int64) error {
 	said := "nothing"
 	if text, err := os.ReadFile(b.file(logFile)); err == nil && int64(len(text)) > from {
-		lines := strings.Split(strings.TrimSpace(string(text[from:])), "\n")
-		if len(lines) > lastLines {
-			lines = lines[len(lines)-lastLines:]
-		}
-		said = "\n  " + strings.Join(lines, "\n  ")
+		said = "\n  " + strings.Join(tail(string(text[from:])), "\n  ")
 	}
 	return fmt.Errorf("start engine of %s: %w; its log (%s) says: %s", b.name, cause, b.file(logFile), said)
+}
+
+// tail is the end of a log, without the chatter if anything else was said.
+func tail(text string) []string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	grave := slices.DeleteFunc(slices.Clone(lines), func(line string) bool {
+		return strings.Contains(line, "level=info") || strings.Contains(line, "level=debug")
+	})
+	if len(grave) > 0 {
+		lines = grave
+	}
+	return lines[max(0, len(lines)-lastLines):]
 }

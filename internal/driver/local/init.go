@@ -165,7 +165,8 @@ func runInit(p plan) error {
 	if err != nil {
 		return fmt.Errorf("start %s: %w", p.Engine, err)
 	}
-	if err := unix.Close(reportFD); err != nil {
+	// The plan may hold what is secret, in the engine's environment.
+	if err := errors.Join(unix.Close(planFD), unix.Close(reportFD)); err != nil {
 		return fmt.Errorf("say that the engine runs: %w", err)
 	}
 	done := make(chan syscall.WaitStatus)
@@ -175,7 +176,7 @@ func runInit(p plan) error {
 		case s := <-signals:
 			forward(engine, s)
 		case status := <-done:
-			fmt.Fprintf(os.Stderr, "time=%q level=info msg=%q\n", time.Now().Format(time.RFC3339Nano), "berth: the engine has ended: "+describe(status))
+			fmt.Fprintf(os.Stderr, "time=%q level=warning msg=%q\n", time.Now().Format(time.RFC3339Nano), "berth: the engine has ended: "+describe(status))
 			// The kernel ends the rest with this process, but not what is frozen.
 			return (&box{Cgroup: p.Cgroup}).thaw()
 		}
