@@ -29,6 +29,7 @@ type container struct {
 	health     string // "" without a health check
 	restarts   int
 	stopped    bool // by a client, so that no restart policy applies
+	prepared   bool // a start got as far as its files and network
 
 	endpoints []*endpoint
 	mounts    []mountPoint

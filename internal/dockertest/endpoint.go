@@ -97,6 +97,9 @@ func (c *container) connectAll() error {
 // connect gives an endpoint its addresses.
 func (c *container) connect(e *endpoint, n *network) {
 	e.network, e.NetworkID, e.EndpointID = n, n.ID, randomID()
+	if _, ok := predefined[n.Name]; !ok && !slices.Contains(e.Aliases, c.id[:12]) {
+		e.Aliases = append(slices.Clone(e.Aliases), c.id[:12])
+	}
 	if len(n.IPAM.Config) == 0 {
 		return
 	}
@@ -294,7 +297,7 @@ func (c *container) networkSettings() networkSettings {
 			s.Ports[key] = append(s.Ports[key], portBinding{p.hostIP, strconv.Itoa(p.public)})
 		}
 	}
-	if !c.startedAt.IsZero() {
+	if c.prepared {
 		s.SandboxID = c.id
 		s.SandboxKey = "/var/run/docker/netns/" + c.id[:12]
 	}

@@ -17,6 +17,7 @@ type exec struct {
 	// started is false until the start, code nil until the end.
 	started bool
 	code    *int
+	over    bool // no longer shown by its container's inspect
 	pid     int
 	ended   chan struct{}
 }
@@ -167,7 +168,7 @@ func (e *exec) begin() error {
 	steps, ok := compile(e.req.Cmd)
 	if !ok {
 		code := 126
-		e.code = &code
+		e.code, e.over = &code, true
 		close(e.ended)
 		return fail(http.StatusBadRequest, "OCI runtime exec failed: exec failed: unable to start container process: exec: %q: "+
 			"executable file not found in $PATH: unknown", e.req.Cmd[0])
@@ -182,7 +183,7 @@ func (e *exec) begin() error {
 }
 
 func (e *exec) exited(code int) {
-	e.code = &code
+	e.code, e.over = &code, true
 	e.emit("exec_die", "exitCode", strconv.Itoa(code))
 	close(e.ended)
 }

@@ -92,7 +92,9 @@ func (d *Daemon) enter() bool {
 
 func (d *Daemon) dispatch(w http.ResponseWriter, r *request) {
 	if strings.Contains(r.URL.Path, "//") {
-		w.Header().Set("Location", path.Clean(r.URL.Path))
+		clean := *r.URL
+		clean.Path = path.Clean(clean.Path)
+		w.Header().Set("Location", clean.String())
 		w.WriteHeader(http.StatusMovedPermanently)
 		return
 	}

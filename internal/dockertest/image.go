@@ -78,7 +78,7 @@ func newImage(cfg *config, created time.Time, layers []layer, history []historyL
 func standardImage(ref string) *image {
 	data := tarOf("etc/image", []byte(ref+"\n"))
 	created := time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
-	cfg := &config{Env: []string{"PATH=/bin"}, Cmd: words{"sh"}, Labels: map[string]string{"image": ref}}
+	cfg := &config{Env: []string{"PATH=/bin"}, Cmd: words{"sh"}, Labels: map[string]string{"dockertest.image": ref}}
 	history := []historyLine{{Created: timestamp(created), CreatedBy: "dockertest " + ref}}
 	return newImage(cfg, created, []layer{{digest(data), data}}, history)
 }
@@ -358,7 +358,11 @@ func (d *Daemon) tagImage(w http.ResponseWriter, r *request) error {
 		return fail(d.badFilterStatus(), "%s", err)
 	}
 	d.tags[ref] = img.id
-	d.emitImage("tag", img, ref)
+	name := r.param("repo")
+	if r.param("tag") != "" {
+		name = ref
+	}
+	d.emitImage("tag", img, name)
 	w.WriteHeader(http.StatusCreated)
 	return nil
 }

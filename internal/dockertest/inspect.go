@@ -92,9 +92,11 @@ func (c *container) inspect() containerJSON {
 		v.Mounts = []mountPoint{}
 	}
 	for _, e := range c.execs {
-		v.ExecIDs = append(v.ExecIDs, e.id)
+		if !e.over {
+			v.ExecIDs = append(v.ExecIDs, e.id)
+		}
 	}
-	if !c.startedAt.IsZero() {
+	if c.prepared {
 		dir := "/var/lib/docker/containers/" + c.id + "/"
 		v.ResolvConfPath, v.HostnamePath, v.HostsPath, v.LogPath = dir+"resolv.conf", dir+"hostname", dir+"hosts", dir+c.id+"-json.log"
 	}
@@ -115,7 +117,7 @@ func (c *container) state() stateJSON {
 
 // defaultHostConfig is what Engine 20.10 shows for a container that asked for nothing.
 var defaultHostConfig = []byte(`{"Binds":null,"ContainerIDFile":"","LogConfig":{"Type":"json-file","Config":{}},"NetworkMode":"default",
-"PortBindings":{},"RestartPolicy":{"Name":"","MaximumRetryCount":0},"AutoRemove":false,"VolumeDriver":"","VolumesFrom":null,
+"PortBindings":null,"RestartPolicy":{"Name":"","MaximumRetryCount":0},"AutoRemove":false,"VolumeDriver":"","VolumesFrom":null,
 "CapAdd":null,"CapDrop":null,"CgroupnsMode":"host","Dns":null,"DnsOptions":null,"DnsSearch":null,"ExtraHosts":null,"GroupAdd":null,
 "IpcMode":"private","Cgroup":"","Links":null,"OomScoreAdj":0,"PidMode":"","Privileged":false,"PublishAllPorts":false,
 "ReadonlyRootfs":false,"SecurityOpt":null,"UTSMode":"","UsernsMode":"","ShmSize":67108864,"Runtime":"runc","ConsoleSize":[0,0],
@@ -158,6 +160,9 @@ func (c *container) hostConfigJSON() json.RawMessage {
 		if known && !unset(v) {
 			m[name] = v
 		}
+	}
+	if c.host.PortBindings != nil {
+		m["PortBindings"] = mustMarshal(c.host.PortBindings)
 	}
 	if c.host.Memory > 0 && string(m["MemorySwap"]) == "0" {
 		m["MemorySwap"] = json.RawMessage(fmt.Sprint(2 * c.host.Memory))
@@ -213,6 +218,10 @@ func (c *container) summary(size bool) summary {
 	}
 	s.HostConfig.NetworkMode = c.host.NetworkMode
 	s.NetworkSettings.Networks = c.endpointMap()
+	for name, e := range s.NetworkSettings.Networks {
+		e.Aliases, e.Links, e.IPAMConfig, e.DriverOpts = nil, nil, nil, nil // the list does without
+		s.NetworkSettings.Networks[name] = e
+	}
 	if s.Mounts == nil {
 		s.Mounts = []mountPoint{}
 	}

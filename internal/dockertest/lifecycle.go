@@ -52,6 +52,7 @@ func (c *container) tryStart() error {
 	if err := c.connectAll(); err != nil {
 		return err
 	}
+	c.prepared = true
 	cmd := c.command()
 	if len(cmd) == 0 {
 		return fail(http.StatusBadRequest, "No command specified")
@@ -90,6 +91,7 @@ func (c *container) exited(code int) {
 	c.status, c.exitCode, c.pid, c.finishedAt = "exited", code, 0, c.d.now()
 	for _, e := range c.execs {
 		e.kill()
+		e.over = true
 	}
 	c.emit("die", "exitCode", strconv.Itoa(code))
 	c.releaseNetwork()
