@@ -85,9 +85,13 @@ func respond(w http.ResponseWriter, r *http.Request, res *http.Response, t Targe
 	if err := modify(res, o); err != nil {
 		return err
 	}
+	flush := res.ContentLength < 0 && r.Method != http.MethodHead
+	if flush && !canFlush(w) {
+		return errHidden
+	}
 	setHead(w.Header(), res, o)
 	w.WriteHeader(res.StatusCode)
-	if err := copyBody(w, res.Body, res.ContentLength < 0 && r.Method != http.MethodHead); err != nil {
+	if err := copyBody(w, res.Body, flush); err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	setTrailers(w.Header(), res)
@@ -164,6 +168,19 @@ func copyBody(w http.ResponseWriter, body io.Reader, flush bool) error {
 		}
 		if err != nil {
 			return err
+		}
+	}
+}
+
+func canFlush(w http.ResponseWriter) bool {
+	for {
+		switch v := w.(type) {
+		case http.Flusher:
+			return true
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = v.Unwrap()
+		default:
+			return false
 		}
 	}
 }

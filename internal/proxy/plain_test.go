@@ -457,18 +457,37 @@ func TestBrokenUploadIsTheClientsFault(t *testing.T) {
 	}
 }
 
-// A writer that hides net/http's own would lose uploads in silence.
-func TestHiddenWriterIsRefused(t *testing.T) {
-	engine := httpEngine(t, "tcp", func(w http.ResponseWriter, r *http.Request) {})
-	l, errs := listen(t, "tcp"), make(chan error, 1)
+type hiding struct{ http.ResponseWriter }
+
+type wrapping struct{ http.ResponseWriter }
+
+func (w wrapping) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// A writer that hides net/http's own would lose uploads, and hold streams back, in silence.
+func TestWrappedWriters(t *testing.T) {
+	engine := httpEngine(t, "tcp", func(w http.ResponseWriter, r *http.Request) { http.NewResponseController(w).Flush() })
 	pool := proxy.NewTransport(engine.dial)
 	t.Cleanup(pool.CloseIdleConnections)
-	serve(t, l, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		errs <- proxy.Forward(struct{ http.ResponseWriter }{w}, r, proxy.Target{Name: "n1", Transport: pool}, proxy.Options{})
-	})})
-	(&front{link: l}).raw(t, "POST /x HTTP/1.1\r\nHost: d\r\nContent-Length: 1\r\n\r\nx")
-	if err := soon(t, "error", errs); !errors.Is(err, http.ErrNotSupported) {
-		t.Errorf("got %v, want a refusal", err)
+	for name, tt := range map[string]struct {
+		request string
+		wrap    func(http.ResponseWriter) http.ResponseWriter
+		ok      bool
+	}{
+		"an upload through a hidden one":  {"POST /x HTTP/1.1\r\nHost: d\r\nContent-Length: 1\r\n\r\nx", func(w http.ResponseWriter) http.ResponseWriter { return hiding{w} }, false},
+		"a stream through a hidden one":   {"GET /x HTTP/1.1\r\nHost: d\r\n\r\n", func(w http.ResponseWriter) http.ResponseWriter { return hiding{w} }, false},
+		"an upload through one that says": {"POST /x HTTP/1.1\r\nHost: d\r\nContent-Length: 1\r\n\r\nx", func(w http.ResponseWriter) http.ResponseWriter { return wrapping{w} }, true},
+		"a stream through one that says":  {"GET /x HTTP/1.1\r\nHost: d\r\n\r\n", func(w http.ResponseWriter) http.ResponseWriter { return wrapping{w} }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, errs := listen(t, "tcp"), make(chan error, 1)
+			serve(t, l, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				errs <- proxy.Forward(tt.wrap(w), r, proxy.Target{Name: "n1", Transport: pool}, proxy.Options{})
+			})})
+			(&front{link: l}).raw(t, tt.request)
+			if err := soon(t, "end of Forward", errs); (err == nil) != tt.ok {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }
 

@@ -168,7 +168,10 @@ func (c *call) streamHead(o Options) ([]byte, error) {
 }
 
 // rest returns what came in together with the head.
-func (c *call) rest() []byte {
-	b, _ := c.in.Peek(c.in.Buffered()) // what is buffered can be had without an error
-	return b
+func (c *call) rest() []byte { return buffered(c.in) }
+
+// buffered returns a copy of what r holds already, so that a stream at rest does not hold on to r.
+func buffered(r *bufio.Reader) []byte {
+	b, _ := r.Peek(r.Buffered()) // what is buffered can be had without an error
+	return append([]byte(nil), b...)
 }

@@ -36,11 +36,11 @@ type tunnel struct {
 // splice takes the client's connection over and runs the tunnel until both directions have ended. head and first are what
 // the engine sent so far.
 func splice(w http.ResponseWriter, r *http.Request, engine net.Conn, head, first []byte, group *Tunnels) error {
-	client, buffered, err := http.NewResponseController(w).Hijack()
+	client, stdin, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return fmt.Errorf("take over the client's connection: %w", err)
 	}
-	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // what is buffered can be had without an error
+	early := buffered(stdin.Reader)
 	t := &tunnel{client: client, engine: engine, peer: newPeer(client)}
 	if !group.add(t) {
 		t.abort() // too late for an answer, and for a stream

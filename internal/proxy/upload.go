@@ -7,6 +7,9 @@ import (
 	"sync/atomic"
 )
 
+// errHidden is a mistake in the program: uploads would lose bytes, and streams would stand still, without a word.
+var errHidden = errors.New("the response writer hides net/http's own (it needs Unwrap)")
+
 var errUploadOver = errors.New("the request is over")
 
 // upload is a client's body on its way to an engine. The goroutine that sends it can outlive the handler, in which the body
@@ -53,7 +56,7 @@ func attachBody(w http.ResponseWriter, r, out *http.Request) (*upload, error) {
 	}
 	err := http.NewResponseController(w).EnableFullDuplex()
 	if err != nil && r.Context().Value(http.ServerContextKey) != nil { // a recorder in a test has no such trouble
-		return nil, errors.Join(errors.New("the response writer hides net/http's (it needs Unwrap)"), err)
+		return nil, errors.Join(errHidden, err)
 	}
 	u := &upload{body: r.Body}
 	out.Body, out.ContentLength, out.GetBody = u, r.ContentLength, r.GetBody
