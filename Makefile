@@ -1,0 +1,50 @@
+# The usual ways into berth. `make demo` shows it, `make test` proves it.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT   ?= $(shell git rev-parse --short=8 HEAD 2>/dev/null || echo HEAD)
+LDFLAGS  := -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.PHONY: build test unit e2e check lint bench demo deps test-deps clean
+
+build: bin/berth
+
+bin/berth: FORCE
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/berth
+FORCE:
+
+# Everything that must hold: unit, race, property and command line tests, then real engines and real clients.
+test: test-deps check unit e2e
+
+unit:
+	$(GO) test -race -timeout 15m ./...
+
+# Needs root: it starts real Docker Engines, in namespaces of its own.
+e2e: test-deps
+	$(GO) test -tags e2e -count 1 -timeout 30m ./test/e2e
+
+check:
+	@test -z "$$(gofmt -l cmd internal test)" || { gofmt -l cmd internal test; echo 'gofmt would change these'; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags e2e ./test/e2e
+
+lint:
+	$(GO) run $(LINT) run ./...
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/...
+
+demo: deps build
+	@test/demo
+
+# What a fresh Debian lacks. Says first what it installs.
+deps:
+	@test/deps dockerd:docker.io iptables:iptables busybox:busybox-static
+
+test-deps:
+	@test/deps dockerd:docker.io iptables:iptables busybox:busybox-static docker-compose:docker-compose \
+		sshd:openssh-server ip:iproute2 nsenter:util-linux
+
+clean:
+	rm -rf bin

@@ -1,0 +1,196 @@
+//go:build e2e
+
+// Package e2e walks through what users do, with the stock clients against real Docker Engines.
+//
+// The whole suite runs inside namespaces of its own: network, mounts and processes. Its engines, bridges and iptables rules
+// are nowhere else, and when the suite ends, however it ends, the kernel ends all of them with it.
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// stageEnv says how far inside a process is: "" is outside, init is the first process of the namespaces, test runs the tests.
+const stageEnv = "BERTH_E2E_STAGE"
+
+func TestMain(m *testing.M) {
+	var code int
+	var err error
+	switch os.Getenv(stageEnv) {
+	case "":
+		code, err = outside()
+	case "init":
+		code, err = initProcess()
+	default:
+		code = suite(m)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// needs are what the suite cannot do without; make test installs them.
+var needs = []string{"dockerd", "containerd", "runc", "docker", "docker-compose", "iptables", "busybox"}
+
+// outside starts the suite in its namespaces and takes away what they leave: cgroups.
+func outside() (int, error) {
+	if os.Geteuid() != 0 {
+		return 1, errors.New("the suite starts real engines and needs root")
+	}
+	for _, n := range needs {
+		if _, err := exec.LookPath(n); err != nil {
+			return 1, fmt.Errorf("%w: run `make deps`", err)
+		}
+	}
+	before := cgroups()
+	cmd := again("init")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	err := cmd.Run()
+	for dir := range cgroups() {
+		if !before[dir] {
+			removeCgroup(dir)
+		}
+	}
+	return exitCode(err)
+}
+
+// initProcess prepares the namespaces, runs the tests and reaps what is left without a parent.
+func initProcess() (int, error) {
+	if err := prepare(); err != nil {
+		return 1, err
+	}
+	signal.Ignore(syscall.SIGTERM) // as for every first process; the outside kills the namespace whole
+	cmd := again("test")
+	if err := cmd.Start(); err != nil {
+		return 1, err
+	}
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, 0, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			return 1, fmt.Errorf("wait for the tests: %w", err)
+		case pid == cmd.Process.Pid:
+			if status.Signaled() {
+				return 1, fmt.Errorf("the tests were ended by %v", status.Signal())
+			}
+			return status.ExitStatus(), nil
+		}
+	}
+}
+
+func prepare() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("private mounts: %w", err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
+		return fmt.Errorf("mount /run: %w", err)
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("loopback: %w", err)
+	}
+	return unix.Sethostname([]byte("e2e"))
+}
+
+func again(stage string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), stageEnv+"="+stage)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	return cmd
+}
+
+func exitCode(err error) (int, error) {
+	var failed *exec.ExitError
+	if errors.As(err, &failed) {
+		return failed.ExitCode(), nil
+	}
+	if err != nil {
+		return 1, err
+	}
+	return 0, nil
+}
+
+// suite builds berth, runs the tests and ends the shared fleet.
+func suite(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "berth-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // the machines in it are removed by down
+	binary = filepath.Join(dir, "berth")
+	build := exec.CommandContext(context.Background(), "go", "build", "-o", binary, "berth/cmd/berth")
+	if os.Getenv("BERTH_E2E_RACE") != "" {
+		build.Args = append(build.Args[:2], append([]string{"-race"}, build.Args[2:]...)...)
+	}
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "e2e: build: %v\n%s", err, out)
+		return 1
+	}
+	scratch = dir
+	code := m.Run()
+	if shared != nil {
+		if err := shared.down(); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e: the fleet could not be taken down:", err)
+			code = 1
+		}
+	}
+	return code
+}
+
+// cgroups lists the cgroups that berth made for machines.
+func cgroups() map[string]bool {
+	found := map[string]bool{}
+	for _, pattern := range []string{"/sys/fs/cgroup/berth-*", "/sys/fs/cgroup/*/berth-*"} {
+		dirs, err := filepath.Glob(pattern)
+		if err != nil {
+			panic(err) // the patterns are constant
+		}
+		for _, d := range dirs {
+			found[d] = true
+		}
+	}
+	return found
+}
+
+// removeCgroup removes a tree of cgroups, deepest first. Nothing of ours runs any more, so one that is in use is not ours.
+func removeCgroup(dir string) {
+	var dirs []string
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error { // gone is as good as removed
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return nil
+	})
+	for i := len(dirs) - 1; i >= 0; i-- {
+		if err := os.Remove(dirs[i]); err != nil && !os.IsNotExist(err) && !errors.Is(err, syscall.EBUSY) {
+			fmt.Fprintln(os.Stderr, "e2e: left behind:", strings.TrimSpace(err.Error()))
+		}
+	}
+}
