@@ -6,17 +6,17 @@ import (
 	"slices"
 	"strings"
 
-	"berth/internal/driver/local"
 	"berth/internal/driver/none"
 	"berth/internal/machine"
 )
 
 // drivers are the providers that berth can make hosts with.
 func drivers() map[string]machine.Driver {
-	return map[string]machine.Driver{
-		"local": local.Driver{},
-		"none":  none.New(),
+	d := map[string]machine.Driver{
+		"none": none.New(),
 	}
+	maps.Copy(d, platformDrivers())
+	return d
 }
 
 func (p *program) driver(name string) (machine.Driver, error) {

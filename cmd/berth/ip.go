@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -30,12 +29,5 @@ func (p *program) ipCmd() *cobra.Command {
 
 // mustRun is an error unless the machine runs.
 func mustRun(ctx context.Context, h host) error {
-	state, err := machine.AskState(ctx, h.store, h.driver, h.Machine)
-	if err != nil {
-		return err
-	}
-	if state != machine.StateRunning {
-		return fmt.Errorf("machine %q: %w", h.Name, machine.ErrNotRunning)
-	}
-	return nil
+	return machine.MustRun(ctx, h.store, h.driver, h.Machine)
 }

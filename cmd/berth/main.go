@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-
-	"berth/internal/driver/local"
 )
 
 // exitInterrupted is what shells expect of a program that Ctrl-C ended.
@@ -19,7 +17,7 @@ const exitInterrupted = 130
 
 func main() {
 	// The first process of a local machine is this binary; nothing of a command line may run before it.
-	if local.InitMain(os.Args) {
+	if platformMain(os.Args) {
 		return
 	}
 	os.Exit(run(os.Args))

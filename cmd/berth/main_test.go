@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -13,11 +15,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"berth/internal/cert"
-	"berth/internal/driver/local"
 )
 
 func TestMain(m *testing.M) {
-	if local.InitMain(os.Args) {
+	if platformMain(os.Args) {
 		return
 	}
 	testscript.Main(m, map[string]func(){
@@ -68,7 +69,7 @@ func engineCmd(ts *testscript.TestScript, neg bool, args []string) {
 			return
 		}
 		http.Error(w, `{"message":"page not found"}`, http.StatusNotFound)
-	})}
+	}), ErrorLog: log.New(io.Discard, "", 0)} // clients that are not let in are part of the test
 	done := make(chan struct{})
 	go func() { s.Serve(l); close(done) }() //nolint:errcheck // ends with Close
 	ts.Defer(func() { s.Close(); <-done })  //nolint:errcheck // nothing is served any more

@@ -30,7 +30,9 @@ type CreateOptions struct {
 // PreCheckError is a driver's refusal: nothing was made or stored.
 type PreCheckError struct{ Err error }
 
-func (e *PreCheckError) Error() string { return fmt.Sprintf("Error with pre-create check: %q", e.Err) }
+func (e *PreCheckError) Error() string {
+	return "Error with pre-create check: \"" + e.Err.Error() + "\""
+}
 func (e *PreCheckError) Unwrap() error { return e.Err }
 
 // UnfinishedError is a create that failed and whose machine is still in the store.

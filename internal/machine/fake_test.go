@@ -15,8 +15,12 @@ import (
 	"sync"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"berth/internal/machine"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // provider is a driver whose hosts are HTTPS servers in this process. Its faults are set before use.
 type provider struct {

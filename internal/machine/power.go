@@ -95,9 +95,12 @@ func powerOf(ctx context.Context, s *Store, drv Driver, m *Machine) (Power, Stat
 	}
 	state, err := AskState(ctx, s, drv, m)
 	if err == nil && state == StateNotFound {
-		err = fmt.Errorf("machine %q: its host is gone", m.Name)
+		err = errors.New("its host is gone")
 	}
-	return p, state, err
+	if err != nil {
+		return nil, state, fmt.Errorf("machine %q: %w", m.Name, err)
+	}
+	return p, state, nil
 }
 
 // settle stores what a start has changed and waits for the engine. A new address needs a new server certificate.
@@ -116,16 +119,26 @@ func (s *Store) settle(ctx context.Context, drv Driver, m *Machine, i Instance, 
 	return s.waitEngine(ctx, m)
 }
 
+// MustRun is an error unless the machine runs.
+func MustRun(ctx context.Context, s *Store, drv Driver, m *Machine) error {
+	state, err := AskState(ctx, s, drv, m)
+	if err == nil && state != StateRunning {
+		err = ErrNotRunning
+	}
+	if err != nil {
+		return fmt.Errorf("machine %q: %w", m.Name, err)
+	}
+	return nil
+}
+
 // RenewCerts gives the machine new certificates and its engine a restart with them.
 func RenewCerts(ctx context.Context, s *Store, drv Driver, m *Machine, progress func(string)) error {
 	runner, ok := drv.(EngineRunner)
 	if !ok {
 		return fmt.Errorf("machine %q: driver %s does not let berth run its engine, so its certificates cannot be replaced", m.Name, m.DriverName)
 	}
-	if state, err := AskState(ctx, s, drv, m); err != nil {
+	if err := MustRun(ctx, s, drv, m); err != nil {
 		return err
-	} else if state != StateRunning {
-		return fmt.Errorf("machine %q: %w", m.Name, ErrNotRunning)
 	}
 	if err := s.ensureAuthority(ctx, m.Auth, progress); err != nil {
 		return err

@@ -56,7 +56,7 @@ func ask(ctx context.Context, s *Store, drv Driver, m *Machine) Status {
 }
 
 // AskState is the machine's state alone: the provider's word, unless its create never came to an end. Where the provider cannot
-// tell, a machine with an address counts as running.
+// tell, a machine with an address counts as running. The error does not name the machine.
 func AskState(ctx context.Context, s *Store, drv Driver, m *Machine) (State, error) {
 	if m.Unfinished != "" {
 		if s.claimed(m.Name) {
@@ -66,7 +66,7 @@ func AskState(ctx context.Context, s *Store, drv Driver, m *Machine) (State, err
 	}
 	state, err := drv.State(ctx, m.Instance)
 	if err != nil {
-		return StateError, fmt.Errorf("state of %s: %w", m.Name, err)
+		return StateError, fmt.Errorf("ask driver %s: %w", m.DriverName, err)
 	}
 	if state == StateNone && m.URL() != "" {
 		return StateRunning, nil
