@@ -287,10 +287,3 @@ func commitContainer(s *Server, w http.ResponseWriter, r *request) error {
 		return nil
 	}})
 }
-
-func joinTag(repo, tag string) string {
-	if repo == "" || tag == "" {
-		return repo
-	}
-	return repo + ":" + tag
-}

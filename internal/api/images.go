@@ -3,54 +3,268 @@ package api
 import (
 	"context"
 	"fmt"
-	"net/http"
-	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/distribution/reference"
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"berth/internal/fleet"
 )
 
-// imageIndex remembers which node wrote an image reference last.
-type imageIndex struct{}
+// imageIndex remembers what the snapshot does not tell of images: which node wrote a reference last, and for whom an image
+// is expected where. All of it may be lost: what a reference means is then read from the events and the images' ages.
+type imageIndex struct {
+	writes  *lru.Cache[string, imageWrite]  // by tag
+	copies  *lru.Cache[[2]string, string]   // node ID and tag → image ID: tagged by our own copies, which is no news
+	aliases *lru.Cache[[2]string, string]   // node ID and image ID → the ID that a copy of it got there
+	wanted  *lru.Cache[[2]string, wantedOn] // identity and reference → where a create that needs it will go
 
-func newImageIndex() *imageIndex { return &imageIndex{} }
+	slots chan struct{} // copies under way
 
-// imageWritten notes that a node made or changed what a reference means.
-func (s *Server) imageWritten(*fleet.Node, string) {}
-
-// ensureImage makes sure that a node has an image: from a peer if only others have it. If nobody has it, the error is the
-// engine's, upon which clients pull.
-func (s *Server) ensureImage(ctx context.Context, n *fleet.Node, ref, _ string, r *request) error {
-	if ref == "" {
-		return nil // the engine refuses it with its own words
-	}
-	snap := s.fleet.Snapshot()
-	if now, ok := snap.Node(n.ID); ok {
-		if _, has := now.FindImage(ref); has {
-			return nil
-		}
-	}
-	holders, err := snap.Images(ref)
-	if err != nil {
-		tag, digest := fleet.FamiliarRef(ref)
-		return notFound("No such image: " + tag + digest)
-	}
-	for _, h := range holders {
-		if h.Node.ID == n.ID {
-			return nil
-		}
-	}
-	return s.copyImage(ctx, holders[0].Node, n, ref, r)
+	mu    sync.Mutex
+	locks map[string]*keyLock // by node ID and image ID: one copy of one image to one node at a time
 }
 
-func (s *Server) copyImage(ctx context.Context, from, to *fleet.Node, ref string, r *request) error {
-	res, err := s.open(ctx, from, http.MethodGet, r.version, "/images/get", url.Values{"names": {ref}}, nil, nil)
-	if err != nil {
-		return err
+// imageWrite is the last time that a tag got a meaning through this manager.
+type imageWrite struct {
+	id string
+	at time.Time
+}
+
+// wantedOn is a create that found no image.
+type wantedOn struct {
+	nodeID string
+	at     time.Time
+}
+
+const (
+	// wantedFor is how long a pull is expected after a create that found no image.
+	wantedFor = 10 * time.Minute
+	// copiesAtOnce bounds the copies between nodes, which all go through this process.
+	copiesAtOnce = 4
+	// remembered bounds each part of the index: clients choose the keys.
+	remembered = 1 << 16
+)
+
+func newImageIndex() *imageIndex {
+	return &imageIndex{
+		writes: cache[string, imageWrite](), copies: cache[[2]string, string](),
+		aliases: cache[[2]string, string](), wanted: cache[[2]string, wantedOn](),
+		slots: make(chan struct{}, copiesAtOnce), locks: map[string]*keyLock{},
 	}
-	defer res.Body.Close()
-	load, err := s.open(ctx, to, http.MethodPost, r.version, "/images/load", nil, res.Body, http.Header{"Content-Type": {"application/x-tar"}})
+}
+
+func cache[K comparable, V any]() *lru.Cache[K, V] {
+	c, err := lru.New[K, V](remembered)
 	if err != nil {
-		return fmt.Errorf("copy image %s from %s to %s: %w", ref, from.Name, to.Name, err)
+		panic(err) // only for a size that is not positive
 	}
-	return load.Body.Close()
+	return c
+}
+
+// imageWritten notes that a node made or changed what a reference means. The snapshot shows it already.
+func (s *Server) imageWritten(n *fleet.Node, ref string) {
+	tag, _ := fleet.FamiliarRef(ref)
+	now, ok := s.fleet.Snapshot().Node(n.ID)
+	if tag == "" || !ok {
+		return
+	}
+	if i, ok := now.FindImage(tag); ok {
+		s.images.writes.Add(tag, imageWrite{i.ID, s.o.Now()})
+		s.images.copies.Remove([2]string{n.ID, tag})
+	}
+}
+
+// image is what a reference means in the fleet: one image, and the healthy nodes that have it.
+type image struct {
+	ref     string
+	tag     string // familiar, if ref is a name with a tag
+	digest  string // familiar, if ref is a name with a digest
+	id      string
+	holders []fleet.ImageRef // in the order of the nodes; those that know it by ref first
+	named   int              // how many of the holders know it by ref
+	others  []fleet.ImageRef // healthy nodes on which the reference means another image
+}
+
+// findImage tells what a reference means now. It is always the same for all clients, whichever node is asked next.
+func (s *Server) findImage(ref string) (*image, error) {
+	snap := s.fleet.Snapshot()
+	found, err := snap.Images(ref)
+	if err != nil {
+		return nil, err
+	}
+	healthy := slices.DeleteFunc(slices.Clone(found), func(f fleet.ImageRef) bool { return f.Node.State != fleet.Healthy })
+	if len(healthy) == 0 {
+		n := found[0].Node
+		return nil, unavailable(fmt.Sprintf("image %s is on node %s, which is unreachable: %s", ref, n.Name, n.Error))
+	}
+	img := &image{ref: ref}
+	img.tag, img.digest = fleet.FamiliarRef(ref)
+	j := judge{s: s}
+	img.id = j.winner(img.tag, healthy)
+	for _, f := range healthy {
+		if s.sameImage(f, img.id) {
+			img.holders = append(img.holders, f)
+		} else {
+			img.others = append(img.others, f)
+		}
+	}
+	img.named = len(img.holders)
+	for _, n := range snap.Nodes() {
+		if n.State != fleet.Healthy || img.on(n.ID) {
+			continue
+		}
+		id := img.id
+		if alias, ok := s.images.aliases.Get([2]string{n.ID, id}); ok {
+			id = alias
+		}
+		if i, ok := n.FindImage(id); ok {
+			img.holders = append(img.holders, fleet.ImageRef{Node: n, Image: i})
+		}
+	}
+	return img, nil
+}
+
+// sameImage tells whether a node's image is the one with the ID, or a copy of it that got another: what an ID is the sum of
+// depends on how an engine stores images.
+func (s *Server) sameImage(f fleet.ImageRef, id string) bool {
+	if f.Image.ID == id {
+		return true
+	}
+	alias, ok := s.images.aliases.Get([2]string{f.Node.ID, id})
+	return ok && alias == f.Image.ID
+}
+
+// on tells whether a node has the image, under whatever name.
+func (i *image) on(nodeID string) bool {
+	return slices.ContainsFunc(i.holders, func(h fleet.ImageRef) bool { return h.Node.ID == nodeID })
+}
+
+// knownOn tells whether a node has the image under the reference.
+func (i *image) knownOn(nodeID string) bool {
+	return slices.ContainsFunc(i.holders[:i.named], func(h fleet.ImageRef) bool { return h.Node.ID == nodeID })
+}
+
+// first is the node that answers for the image: the same for every client and every call, or Compose takes it for changed.
+func (i *image) first() *fleet.Node { return i.holders[0].Node }
+
+// judge decides which of several images a tag means. It reads the events at most once.
+type judge struct {
+	s      *Server
+	events []fleet.Event
+	read   bool
+}
+
+// winner is the image that was written last: through this manager, or else as the engines' events tell, or else the one
+// that was built last.
+func (j *judge) winner(tag string, found []fleet.ImageRef) string {
+	newest := found[0].Image
+	differ := false
+	for _, f := range found[1:] {
+		differ = differ || f.Image.ID != newest.ID
+		if f.Image.Created > newest.Created || f.Image.Created == newest.Created && f.Image.ID < newest.ID {
+			newest = f.Image
+		}
+	}
+	if !differ {
+		return newest.ID
+	}
+	id, at := j.lastEvent(tag, found)
+	if w, ok := j.s.images.writes.Get(tag); ok && w.at.After(at) && slices.ContainsFunc(found, func(f fleet.ImageRef) bool { return f.Image.ID == w.id }) {
+		id = w.id
+	}
+	if id == "" {
+		id = newest.ID
+	}
+	return id
+}
+
+// lastEvent finds the node that wrote a tag last, and what the tag means there now.
+func (j *judge) lastEvent(tag string, found []fleet.ImageRef) (id string, at time.Time) {
+	if !j.read {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		j.events, _ = j.s.fleet.Subscribe(ctx)
+		j.read = true
+	}
+	for _, ev := range slices.Backward(j.events) {
+		if ev.Type != "image" {
+			continue
+		}
+		i := slices.IndexFunc(found, func(f fleet.ImageRef) bool { return f.Node.ID == ev.NodeID })
+		if i < 0 || !writes(ev, tag, found[i].Image.ID) {
+			continue
+		}
+		if ours, _ := j.s.images.copies.Get([2]string{ev.NodeID, tag}); ours == found[i].Image.ID {
+			continue
+		}
+		when := time.Unix(0, ev.TimeNano).Add(-found[i].Node.Skew)
+		if when.After(at) {
+			id, at = found[i].Image.ID, when
+		}
+	}
+	return id, at
+}
+
+// writes tells whether an event gave a tag its meaning. Loading tells the image only; pulling tells the reference only.
+func writes(ev fleet.Event, tag, id string) bool {
+	switch ev.Action {
+	case "tag":
+		return ev.Attributes["name"] == tag
+	case "pull":
+		return ev.ActorID == tag
+	case "load", "import":
+		return ev.ActorID == id
+	}
+	return false
+}
+
+// wantImage remembers that a create on a node waits for an image: the pull that follows goes there.
+func (s *Server) wantImage(r *request, n *fleet.Node, ref string) {
+	s.images.wanted.Add([2]string{identity(r.Request), canonicalRef(ref)}, wantedOn{n.ID, s.o.Now()})
+}
+
+// wantedNode is the node that a create of this client chose for an image that nobody had.
+func (s *Server) wantedNode(r *request, ref string) (*fleet.Node, bool) {
+	w, ok := s.images.wanted.Get([2]string{identity(r.Request), canonicalRef(ref)})
+	if !ok || s.o.Now().Sub(w.at) > wantedFor {
+		return nil, false
+	}
+	n, ok := s.fleet.Snapshot().Node(w.nodeID)
+	return n, ok && n.State == fleet.Healthy
+}
+
+func canonicalRef(ref string) string {
+	if tag, digest := fleet.FamiliarRef(ref); tag != "" || digest != "" {
+		return tag + digest
+	}
+	return ref
+}
+
+// joinTag makes a reference of what the API passes apart.
+func joinTag(repo, tag string) string {
+	switch {
+	case repo == "" || tag == "":
+		return repo
+	case strings.Contains(tag, ":"):
+		return repo + "@" + tag
+	}
+	return repo + ":" + tag
+}
+
+// splitTag takes a familiar tag apart again.
+func splitTag(tag string) (repo, name string) {
+	repo = fleet.Repository(tag)
+	return repo, strings.TrimPrefix(tag[len(repo):], ":")
+}
+
+// noSuchImage is the engine's text for a create.
+func noSuchImage(ref string) error {
+	if named, err := reference.ParseNormalizedNamed(ref); err == nil {
+		ref = reference.FamiliarString(reference.TagNameOnly(named))
+	}
+	return notFound("No such image: " + ref)
 }

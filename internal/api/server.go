@@ -71,14 +71,15 @@ type Options struct {
 
 // Server is the endpoint's http.Handler.
 type Server struct {
-	o      Options
-	fleet  Fleet
-	routes router
-	gate   gate
-	execs  *execs
-	groups *groups
-	images *imageIndex
-	idle   sync.Pool
+	o        Options
+	fleet    Fleet
+	routes   router
+	gate     gate
+	execs    *execs
+	groups   *groups
+	images   *imageIndex
+	builders *builders
+	idle     sync.Pool
 }
 
 // New makes a Server. It starts nothing.
@@ -88,7 +89,7 @@ func New(f Fleet, o Options) *Server {
 	}
 	return &Server{
 		o: o, fleet: f, routes: newRouter(routes()), gate: gate{max: o.APIMax},
-		execs: newExecs(), groups: newGroups(), images: newImageIndex(),
+		execs: newExecs(), groups: newGroups(), images: newImageIndex(), builders: newBuilders(),
 	}
 }
 

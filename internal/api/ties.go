@@ -81,15 +81,19 @@ func (c *creation) volumes() []string {
 	return names
 }
 
-// preferred are the nodes to take where the strategy sees no difference: those that have the image.
-func (s *Server) preferred(snap *fleet.Snapshot, c *creation) []string {
-	var ids []string
-	found, err := snap.Images(c.config.Image)
+// preferred are the nodes to take where the strategy sees no difference: the one that this client pulled the image to, or
+// else those that have it.
+func (s *Server) preferred(_ *fleet.Snapshot, c *creation) []string {
+	if n, ok := s.wantedNode(c.r, c.config.Image); ok {
+		return []string{n.ID}
+	}
+	img, err := s.findImage(c.config.Image)
 	if err != nil {
 		return nil // nobody has it; create says so
 	}
-	for _, f := range found {
-		ids = append(ids, f.Node.ID)
+	var ids []string
+	for _, h := range img.holders {
+		ids = append(ids, h.Node.ID)
 	}
 	return ids
 }
