@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -139,16 +138,6 @@ func TestFileBadLines(t *testing.T) {
 	w.expectWarning("line 5: address \"d:x\"")
 	w.expect("a:1", "c:1")
 	w.expectQuiet()
-}
-
-func TestFileThatIsNoFile(t *testing.T) {
-	fifo := filepath.Join(t.TempDir(), "fifo")
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	w := watchFile(t, fifo)
-	w.expectWarning("not a regular file")
-	w.expect()
 }
 
 // Kubernetes mounts a file through a link to a hidden folder, and swaps that.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -232,6 +233,66 @@ func TestReconnects(t *testing.T) {
 	if n := s.connections(); n != 3 {
 		t.Errorf("%d connections, want 3", n)
 	}
+}
+
+// Connections break again and again under many users: each sees its own bytes or an error, and nothing hangs.
+func TestStorm(t *testing.T) {
+	s, c := start(t)
+	path := socket(t, echo)
+	stop := make(chan struct{})
+	var users sync.WaitGroup
+	var succeeded atomic.Int64
+	for i := range 16 {
+		users.Go(func() {
+			sent := bytes.Repeat([]byte{byte(i)}, 100_000)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				got, err := exchange(t, c, path, sent)
+				switch {
+				case err == nil && !bytes.Equal(got, sent):
+					t.Errorf("%d bytes came back, want the %d that were sent", len(got), len(sent))
+				case err == nil:
+					succeeded.Add(1)
+				case errors.Is(err, net.ErrClosed):
+					t.Errorf("nobody closed it: %v", err)
+				}
+			}
+		})
+	}
+	for drops := range int64(20) {
+		for before := succeeded.Load(); succeeded.Load() < before+5; { // it works again after each drop
+			if _, err := exchange(t, c, path, []byte("x")); err == nil && drops == 0 {
+				break
+			}
+		}
+		s.drop()
+	}
+	close(stop)
+	users.Wait()
+}
+
+func exchange(t *testing.T, c *Client, path string, sent []byte) ([]byte, error) {
+	conn, err := c.Dial(t.Context(), "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := conn.Write(sent)
+		wrote <- errors.Join(err, conn.(interface{ CloseWrite() error }).CloseWrite())
+	}()
+	got, err := io.ReadAll(conn)
+	if err != nil {
+		conn.Close() // frees the writer
+		<-wrote
+		return nil, err
+	}
+	return got, <-wrote
 }
 
 func TestClose(t *testing.T) {

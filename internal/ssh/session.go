@@ -59,7 +59,9 @@ type session struct {
 	signal string
 
 	stderr tail
-	before error // why it came to running a command at all
+	// drained and before are for a command that a connection leads to.
+	drained chan struct{} // closed when stderr has all of it
+	before  error         // why it came to running a command at all
 }
 
 // newSession opens a session for one command, which is not sent yet.
@@ -316,8 +318,9 @@ func (t *transport) dialStdio(ctx context.Context, path string, refused error) (
 	if err != nil {
 		return nil, fmt.Errorf("%w; %w", before, err)
 	}
-	s.before = before
+	s.before, s.drained = before, make(chan struct{})
 	if !t.do(func() {
+		defer close(s.drained)
 		io.Copy(&s.stderr, s.ch.Stderr()) //nolint:errcheck // a stream that broke shows in the exit status
 	}) {
 		return nil, errLost(t.wire.cause())
@@ -332,10 +335,12 @@ const exitWait = 5 * time.Second
 func (s *session) failure() error {
 	timer := time.NewTimer(exitWait)
 	defer timer.Stop()
-	select {
-	case <-s.exited:
-	case <-timer.C:
-		return nil
+	for _, over := range []<-chan struct{}{s.exited, s.drained} {
+		select {
+		case <-over:
+		case <-timer.C:
+			return nil
+		}
 	}
 	if err := s.result(s.stderr.String()); err != nil {
 		return fmt.Errorf("%w; %w", s.before, err)

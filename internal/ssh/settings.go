@@ -148,6 +148,10 @@ func (s *settings) setJumps(from lookup) error {
 	if jump == "" || strings.EqualFold(jump, none) {
 		return nil
 	}
+	jump, err := from.expand("ProxyJump", jump)
+	if err != nil {
+		return err
+	}
 	for hop := range strings.SplitSeq(jump, ",") {
 		s.jumps = append(s.jumps, strings.TrimSpace(hop))
 	}

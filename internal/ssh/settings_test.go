@@ -125,6 +125,7 @@ func TestSettingsValues(t *testing.T) {
 		"a percent sign":            {"IdentityFile /100%%", func(s *settings) bool { return s.keyFiles[0].path == "/100%" }},
 		"jump none":                 {"ProxyJump none", func(s *settings) bool { return s.jumps == nil }},
 		"jump wins over command":    {"ProxyJump a\nProxyCommand b", func(s *settings) bool { return s.jumps[0] == "a" }},
+		"a jump with tokens":        {"ProxyJump gate-%h:%p", func(s *settings) bool { return s.jumps[0] == "gate-h:22" }},
 		"no command":                {"ProxyCommand none", func(s *settings) bool { return s.jumps == nil }},
 		"equals signs":              {"Port=2222", func(s *settings) bool { return s.port == 2222 }},
 		"any case":                  {"hOSTNAME x", func(s *settings) bool { return s.host == "x" }},

@@ -97,7 +97,7 @@ func (s *settings) reach(ctx context.Context, depth int) (net.Conn, *transport, 
 }
 
 // lastJump is the host before the last one, reached through the jumps before it, or through its own if there are none.
-// The key files of Config are the last host's and not shown to others.
+// The key files of Config, and that there are to be no others, are about the last host only.
 func (s *settings) lastJump() (*settings, error) {
 	rest, hop := s.jumps[:len(s.jumps)-1], s.jumps[len(s.jumps)-1]
 	target, err := ParseTarget("ssh://" + trimScheme(hop))
@@ -105,7 +105,8 @@ func (s *settings) lastJump() (*settings, error) {
 		return nil, err
 	}
 	cfg := s.cfg
-	cfg.Host, cfg.Port, cfg.User, cfg.KeyFiles = target.Host, target.Port, target.User, nil
+	cfg.Host, cfg.Port, cfg.User = target.Host, target.Port, target.User
+	cfg.KeyFiles, cfg.IdentitiesOnly = nil, false
 	j, err := resolve(cfg)
 	if err != nil {
 		return nil, err
