@@ -211,6 +211,8 @@ func (d *Daemon) populate(n int) {
 	for i := range n {
 		d.AddContainer(Container{Name: "c" + strconv.Itoa(i+1), Labels: map[string]string{"n": strconv.Itoa(i + 1)}})
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.events.ring = nil
 }
 
