@@ -5,7 +5,6 @@ import (
 	"math"
 	"net/netip"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -31,12 +30,11 @@ type Facts struct {
 	Slots                    int32 // how many containers it takes by its label containerslots
 
 	labels    []label
-	hostPorts []uint16  // of ports
-	mayTake   [4]uint64 // a bit for each port of ports: most questions are answered by a bit that is not set
+	mayTake   [4]uint64 // a bit for each of hostPorts: most questions are answered by one that is not set
+	hostPorts []uint64  // taken host ports, each with the place of its container in ofContainers, in order
 	values    atomic.Pointer[labelValues]
 	images    atomic.Pointer[[]Text]
 
-	ports   []Port // taken host ports, by HostPort
 	exposed []Port // by containers on the host's network
 
 	// What the lists were made from.
@@ -131,27 +129,29 @@ func (f *Facts) Label(key, missing Text) Text {
 }
 
 func (f *Facts) addPorts(cs []*Container) {
+	most := 0
 	for _, c := range cs {
-		for _, p := range c.Wanted {
-			if p.HostPort != 0 {
-				f.ports = append(f.ports, p)
-			}
-		}
-		for _, p := range c.Published {
-			if p.HostPort != 0 && !slices.Contains(c.Wanted, p) {
-				f.ports = append(f.ports, p)
-			}
-		}
+		most += len(c.Wanted) + len(c.Published)
+	}
+	f.hostPorts = make([]uint64, 0, most)
+	for i, c := range cs {
+		f.addHostPorts(i, c.Wanted)
+		f.addHostPorts(i, c.Published)
 		if c.NetworkMode == "host" {
 			f.exposed = append(f.exposed, c.Exposed...)
 		}
 	}
-	slices.SortFunc(f.ports, func(a, b Port) int { return int(a.HostPort) - int(b.HostPort) })
-	f.hostPorts = make([]uint16, len(f.ports))
-	for i, p := range f.ports {
-		f.hostPorts[i] = p.HostPort
-		word, bit := portBit(p.HostPort)
-		f.mayTake[word] |= bit
+	slices.Sort(f.hostPorts)
+	f.hostPorts = slices.Compact(f.hostPorts)
+}
+
+func (f *Facts) addHostPorts(container int, ports []Port) {
+	for _, p := range ports {
+		if p.HostPort != 0 {
+			f.hostPorts = append(f.hostPorts, uint64(p.HostPort)<<32|uint64(container))
+			word, bit := portBit(p.HostPort)
+			f.mayTake[word] |= bit
+		}
 	}
 }
 
@@ -162,9 +162,10 @@ func (f *Facts) PortTaken(p Port) bool {
 	if word, bit := portBit(p.HostPort); f.mayTake[word]&bit == 0 {
 		return false
 	}
-	i := sort.Search(len(f.hostPorts), func(i int) bool { return f.hostPorts[i] >= p.HostPort })
-	for ; i < len(f.hostPorts) && f.hostPorts[i] == p.HostPort; i++ {
-		if f.ports[i].Overlaps(p) {
+	i, _ := slices.BinarySearch(f.hostPorts, uint64(p.HostPort)<<32)
+	for ; i < len(f.hostPorts) && f.hostPorts[i]>>32 == uint64(p.HostPort); i++ {
+		c := f.ofContainers[uint32(f.hostPorts[i])]
+		if slices.ContainsFunc(c.Wanted, p.Overlaps) || slices.ContainsFunc(c.Published, p.Overlaps) {
 			return true
 		}
 	}
