@@ -41,6 +41,9 @@ func (p *program) createCmd() *cobra.Command {
 			if len(names) == 0 {
 				return &usageError{errors.New("Error: No machine name specified"), cmd.CommandPath()} //nolint:revive,staticcheck // docker-machine's text
 			}
+			if f.driver != name { // the parser and driverName read the line in two ways
+				return &usageError{fmt.Errorf("the driver is both %s and %s: name one, as --driver NAME", name, f.driver), cmd.CommandPath()}
+			}
 			return p.runCreate(cmd.Context(), drv, f, driverFlags(drv), cmd.Flags(), unique(names))
 		},
 	}
@@ -64,6 +67,9 @@ func (p *program) driverName() string {
 			break
 		}
 		name, value, inline := strings.Cut(a, "=")
+		if attached, ok := strings.CutPrefix(a, "-d"); ok && attached != "" && !inline && a != "-debug" && a != "-driver" {
+			return attached
+		}
 		switch name {
 		case "-d", "--driver", "-driver":
 			if !inline && i+1 < len(args) {

@@ -36,7 +36,9 @@ func run(argv []string) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(p.err, p.explain(err))       //nolint:errcheck // nothing is left to say it to
+	if !errors.Is(err, syscall.EPIPE) { // whoever read our output knows that they stopped
+		fmt.Fprintln(p.err, p.explain(err)) //nolint:errcheck // nothing is left to say it to
+	}
 	if context.Cause(ctx) == errInterrupted { //nolint:errorlint // the cause is this very value
 		return exitInterrupted
 	}
@@ -45,11 +47,16 @@ func run(argv []string) int {
 
 var errInterrupted = errors.New("interrupted")
 
-// interruptible is a context that the first Ctrl-C or SIGTERM ends, so that work in progress is undone. A second one exits at once.
+// interruptible is a context that the first Ctrl-C, SIGTERM or closed terminal ends, so that work in progress is undone. A second
+// one exits at once.
 func interruptible() (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	// A reader of our output that goes away must not end the program in the middle of a create. The signal is caught, not
+	// ignored: to ignore is inherited by the engines that a create starts.
+	pipes := make(chan os.Signal, 1)
+	signal.Notify(pipes, syscall.SIGPIPE)
 	done := make(chan struct{})
 	go func() {
 		select {
@@ -67,6 +74,7 @@ func interruptible() (ctx context.Context, stop func()) {
 	}()
 	return ctx, func() {
 		signal.Stop(signals)
+		signal.Stop(pipes)
 		close(done)
 		cancel(nil)
 	}

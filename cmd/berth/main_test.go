@@ -39,6 +39,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("STORE", filepath.Join(home, ".docker", "machine"))
 			env.Setenv("SHELL", "/bin/bash")
 			env.Setenv("USER", "jo")
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // a race build waits a second before each exit otherwise
 			return os.Mkdir(home, 0o700)
 		},
 		Condition: func(condition string) (bool, error) {

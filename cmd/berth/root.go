@@ -176,21 +176,34 @@ func (p *program) line(w io.Writer, format string, args ...any) {
 
 // longFlags turns -name into --name where a flag is called so. docker-machine took both, pflag takes only the second.
 func longFlags(root *cobra.Command, args []string) []string {
-	known := map[string]bool{}
-	for _, cmd := range append(root.Commands(), root) {
-		for _, set := range []*pflag.FlagSet{cmd.Flags(), cmd.PersistentFlags()} {
-			set.VisitAll(func(f *pflag.Flag) { known[f.Name] = true })
-		}
-	}
+	known, takesValue := flagNames(root)
 	out := slices.Clone(args)
+	isValue := false // of the flag before
 	for i, a := range out {
-		if a == "--" {
+		if a == "--" && !isValue {
 			break
 		}
-		name, _, _ := strings.Cut(strings.TrimPrefix(a, "-"), "=")
-		if strings.HasPrefix(a, "-") && len(name) > 1 && known[name] {
+		name, _, inline := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		if !isValue && strings.HasPrefix(a, "-") && !strings.HasPrefix(a, "--") && len(name) > 1 && known[name] {
 			out[i] = "-" + a
 		}
+		isValue = !isValue && !inline && strings.HasPrefix(a, "-") && takesValue[name]
 	}
 	return out
+}
+
+// flagNames are all flags of all commands, long and short, and those that any command wants a value for.
+func flagNames(root *cobra.Command) (known, takesValue map[string]bool) {
+	known, takesValue = map[string]bool{}, map[string]bool{}
+	note := func(f *pflag.Flag) {
+		for _, name := range []string{f.Name, f.Shorthand} {
+			known[name] = true
+			takesValue[name] = takesValue[name] || f.NoOptDefVal == ""
+		}
+	}
+	for _, cmd := range append(root.Commands(), root) {
+		cmd.Flags().VisitAll(note)
+		cmd.PersistentFlags().VisitAll(note)
+	}
+	return known, takesValue
 }

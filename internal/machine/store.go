@@ -117,16 +117,6 @@ func (s *Store) Save(m *Machine) error {
 	return nil
 }
 
-// Reload reads the record again, for a caller that has held m for long.
-func (s *Store) Reload(m *Machine) error {
-	now, err := s.Load(m.Name)
-	if err != nil {
-		return err
-	}
-	*m = *now
-	return nil
-}
-
 // reserve takes the name by making the machine's folder, which only one of several berths can.
 func (s *Store) reserve(name string) error {
 	if err := os.MkdirAll(s.MachinesDir(), 0o700); err != nil {
