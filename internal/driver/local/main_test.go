@@ -1,9 +1,12 @@
 package local
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -39,17 +42,44 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// again runs the tests in a new network namespace. A box outlives the program that made it, so what tests left that were
+// broken off is removed here.
 func again() int {
+	interrupts := make(chan os.Signal, 1)
+	signal.Notify(interrupts, unix.SIGINT, unix.SIGTERM) // the tests get them as well
+	dir, err := os.MkdirTemp("", "berth-local-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), insideVar+"=1")
+	cmd.Env = append(os.Environ(), insideVar+"=1", "TMPDIR="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
-	err := cmd.Run()
+	err = cmd.Run()
+	if err := errors.Join(sweep(dir), deleteNetNS(worldName(os.Getpid())), os.RemoveAll(dir)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	if cmd.ProcessState != nil {
 		return cmd.ProcessState.ExitCode()
 	}
 	fmt.Fprintln(os.Stderr, err)
 	return 1
+}
+
+func sweep(dir string) error {
+	var machines []string
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.Name() == recordFile {
+			machines = append(machines, filepath.Dir(filepath.Dir(path)))
+		}
+		return err
+	})
+	for _, m := range machines {
+		err = errors.Join(err, Driver{}.Remove(context.Background(), machine.Instance{Name: filepath.Base(m), Dir: m}))
+	}
+	return err
 }
 
 // needEngine skips what only root can do with a dockerd; `make test` has both.
