@@ -2,10 +2,19 @@ package api
 
 import (
 	"context"
+	"encoding/json"
+	"hash/fnv"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"berth/internal/fleet"
+	"berth/internal/rawjson"
+	"berth/internal/schedule"
 )
 
 // builders remembers which node builds for whom. One build is several requests, some of which name the build only inside of
@@ -29,6 +38,181 @@ const stickyFor = 30 * time.Minute
 
 func newBuilders() *builders {
 	return &builders{byWho: map[string]*builder{}, dirty: map[string]int{}}
+}
+
+// labelBuilder is the engine label of nodes that builds should go to; without any, they may go to all.
+const labelBuilder = "berth.builder"
+
+// maxBuilders is when clients that have not built for long are forgotten.
+const maxBuilders = 1024
+
+// builder is the node on which the client's builds run.
+func (s *Server) builder(r *request) (*fleet.Node, error) {
+	who := identity(r.Request)
+	b, now := s.builders, s.o.Now()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if is := b.byWho[who]; is != nil && (is.open > 0 || now.Sub(is.used) <= stickyFor) {
+		if n, ok := s.fleet.Snapshot().Node(is.nodeID); ok && n.State == fleet.Healthy {
+			is.used = now
+			return n, nil
+		}
+	}
+	n, err := s.chooseBuilder(r, schedule.Rules{}, "")
+	if err != nil {
+		return nil, err
+	}
+	if len(b.byWho) >= maxBuilders {
+		maps.DeleteFunc(b.byWho, func(_ string, b *builder) bool { return b.open == 0 && now.Sub(b.used) > stickyFor })
+	}
+	b.byWho[who] = &builder{nodeID: n.ID, used: now}
+	return n, nil
+}
+
+// chooseBuilder asks the scheduler, as for a container that asks for nothing but what is given.
+func (s *Server) chooseBuilder(r *request, rules schedule.Rules, platform string) (*fleet.Node, error) {
+	nodes := s.nodes()
+	if len(nodes) == 0 {
+		return nil, errNoNode
+	}
+	want := &schedule.Request{Name: "build", Rules: rules, Exclude: map[string]string{}, Seed: seedOf(identity(r.Request))}
+	if want.OS, want.Arch, _ = strings.Cut(platform, "/"); want.Arch != "" {
+		want.Arch, _, _ = strings.Cut(want.Arch, "/")
+	}
+	if slices.ContainsFunc(nodes, isBuilder) {
+		for _, n := range nodes {
+			if !isBuilder(n) {
+				want.Exclude[n.ID] = "is no builder (label " + labelBuilder + ")"
+			}
+		}
+	}
+	n, err := s.fleet.Place(want)
+	if err != nil && len(rules.Constraints)+len(rules.Affinities) == 0 {
+		// A build is no container: that all slots are taken does not keep it out, nor does a foreign platform.
+		i := max(0, slices.IndexFunc(nodes, isBuilder))
+		return nodes[i], nil
+	}
+	return n, err
+}
+
+func isBuilder(n *fleet.Node) bool {
+	return n.Labels[labelBuilder] != "" && n.Labels[labelBuilder] != "false"
+}
+
+func seedOf(who string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(who)) // a hash takes everything
+	return h.Sum64()
+}
+
+// stream notes a stream to a builder until done is called.
+func (b *builders) stream(who, nodeID string, now func() time.Time) (done func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	is := b.byWho[who]
+	if is == nil || is.nodeID != nodeID {
+		is = new(builder) // a build of its own, by rules
+	}
+	is.open++
+	b.dirty[nodeID]++
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		is.open--
+		is.used = now()
+		b.dirty[nodeID]--
+	}
+}
+
+// onBuilder hands one of a build's requests to the client's builder.
+func onBuilder(s *Server, w http.ResponseWriter, r *request) error {
+	n, err := s.builder(r)
+	if err != nil {
+		return err
+	}
+	defer s.builders.stream(identity(r.Request), n.ID, s.o.Now)()
+	return s.forward(w, r, n, forwarding{})
+}
+
+// buildImage runs on the client's builder, or where constraints and affinities among the build arguments want it.
+func buildImage(s *Server, w http.ResponseWriter, r *request) error {
+	q := r.URL.Query()
+	rules, ruled, err := takeRules(q)
+	if err != nil {
+		return err
+	}
+	var n *fleet.Node
+	if ruled {
+		n, err = s.chooseBuilder(r, rules, q.Get("platform"))
+	} else {
+		n, err = s.builder(r)
+	}
+	if err != nil {
+		return err
+	}
+	defer s.builders.stream(identity(r.Request), n.ID, s.o.Now)()
+	f := forwarding{before: atEnd(func() { s.imagesChanged(r, n, q["t"]...) })}
+	if ruled {
+		f.query = q
+	}
+	return s.forward(w, r, n, f)
+}
+
+// takeRules takes the scheduler's rules out of the build arguments, where classic Swarm had them.
+func takeRules(q url.Values) (rules schedule.Rules, found bool, err error) {
+	raw := q.Get("buildargs")
+	if raw == "" {
+		return rules, false, nil
+	}
+	args, err := rawjson.Parse([]byte(raw))
+	if err != nil {
+		return rules, false, invalidf("error in buildargs: %v", err)
+	}
+	kept := new(rawjson.Object)
+	var env []string
+	for _, k := range args.Keys() {
+		var v *string
+		if err := json.Unmarshal(args.Get(k), &v); err != nil {
+			return rules, false, invalidf("error in buildargs: %s: %v", k, err)
+		}
+		isRule := strings.HasPrefix(k, "constraint:") || strings.HasPrefix(k, "affinity:")
+		if !isRule || v == nil {
+			kept.SetRaw(k, args.Get(k))
+			continue
+		}
+		env = append(env, k+"="+*v)
+	}
+	if len(env) == 0 {
+		return rules, false, nil
+	}
+	q.Set("buildargs", string(kept.Bytes()))
+	rules, _, _, err = schedule.ParseRules(env, nil)
+	return rules, true, err
+}
+
+// pruneBuilds prunes every node's build cache.
+func pruneBuilds(s *Server, w http.ResponseWriter, r *request) error {
+	return s.prune(w, r, "CachesDeleted", fleet.KindImage)
+}
+
+// cancelBuild is told to every node: none minds a build that it does not know.
+func cancelBuild(s *Server, w http.ResponseWriter, r *request) error {
+	nodes := s.nodes()
+	if len(nodes) == 0 {
+		return errNoNode
+	}
+	codes, errs := each(r.Context(), nodes, listDeadline, func(ctx context.Context, n *fleet.Node) (int, error) {
+		code, b, err := s.call(ctx, n, http.MethodPost, r.version, r.path, r.URL.Query(), nil, nil)
+		if err == nil && code/100 != 2 {
+			err = &statusError{status: code, message: engineMessage(b)}
+		}
+		return code, err
+	})
+	if err := partial(w, nodes, errs); err != nil {
+		return worst(errs)
+	}
+	w.WriteHeader(codes[slices.Index(errs, nil)])
+	return nil
 }
 
 // settleBuilds brings the picture of nodes up to date that BuildKit streams were open to, so that an image that was just
@@ -68,7 +252,8 @@ func (s *Server) noteTags(old *fleet.Node) {
 	}
 	for _, i := range now.Images {
 		for _, t := range i.RepoTags {
-			if before[t] != i.ID {
+			ours, _ := s.images.copies.Get([2]string{now.ID, t})
+			if before[t] != i.ID && ours != i.ID {
 				s.imageWritten(now, t)
 			}
 		}

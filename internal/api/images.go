@@ -98,8 +98,7 @@ func (s *Server) findImage(ref string) (*image, error) {
 	}
 	healthy := slices.DeleteFunc(slices.Clone(found), func(f fleet.ImageRef) bool { return f.Node.State != fleet.Healthy })
 	if len(healthy) == 0 {
-		n := found[0].Node
-		return nil, unavailable(fmt.Sprintf("image %s is on node %s, which is unreachable: %s", ref, n.Name, n.Error))
+		return nil, unreachableImage(ref, found[0].Node)
 	}
 	img := &image{ref: ref}
 	img.tag, img.digest = fleet.FamiliarRef(ref)
@@ -267,4 +266,8 @@ func noSuchImage(ref string) error {
 		ref = reference.FamiliarString(reference.TagNameOnly(named))
 	}
 	return notFound("No such image: " + ref)
+}
+
+func unreachableImage(ref string, n *fleet.Node) error {
+	return unavailable(fmt.Sprintf("image %s is on node %s, which is unreachable: %s", ref, n.Name, n.Error))
 }
