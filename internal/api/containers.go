@@ -202,13 +202,18 @@ func pruneContainers(s *Server, w http.ResponseWriter, r *request) error {
 
 // prune asks every node to prune and joins the lists under key; the sums of SpaceReclaimed are added.
 func (s *Server) prune(w http.ResponseWriter, r *request, key string, kind fleet.Kind) error {
+	return s.pruneWith(w, r, key, kind, func(ctx context.Context, n *fleet.Node) (*pruned, error) {
+		return s.pruneOn(ctx, n, r, r.URL.Query(), key, kind)
+	})
+}
+
+// pruneWith is prune where what is asked differs between the nodes.
+func (s *Server) pruneWith(w http.ResponseWriter, r *request, key string, kind fleet.Kind, on func(context.Context, *fleet.Node) (*pruned, error)) error {
 	nodes := s.nodes()
 	if len(nodes) == 0 {
 		return unavailable("no healthy node is available in the fleet")
 	}
-	answers, errs := each(r.Context(), nodes, workDeadline, func(ctx context.Context, n *fleet.Node) (*pruned, error) {
-		return s.pruneOn(ctx, n, r, r.URL.Query(), key, kind)
-	})
+	answers, errs := each(r.Context(), nodes, workDeadline, on)
 	if err := partial(w, nodes, errs); err != nil {
 		return err
 	}

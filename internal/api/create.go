@@ -3,6 +3,8 @@ package api
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -31,6 +33,9 @@ type creation struct {
 	rules  schedule.Rules
 	env    []string
 	labels map[string]string
+	pins   []schedule.Tie // to what the client named
+	// network is what a reference to a network means now, after it moved.
+	network func(ref string) string
 }
 
 // createConfig is what is read of the body of POST /containers/create.
@@ -87,7 +92,7 @@ func createContainer(s *Server, w http.ResponseWriter, r *request) error {
 		return fmt.Errorf("node %s: create: %w", n.Name, err)
 	}
 	if res.StatusCode == http.StatusCreated {
-		s.created(r.Context(), n, c)
+		s.created(r.Context(), n, c, b)
 	}
 	w.Header().Set("X-Berth-Node", n.Name)
 	writeRaw(w, res.StatusCode, b)
@@ -152,13 +157,14 @@ func (s *Server) placement(ctx context.Context, c *creation) (*schedule.Request,
 		if !ok {
 			return nil, invalidf("no node %s in the fleet; docker info lists them", c.node)
 		}
-		req.Ties = append(req.Ties, schedule.Tie{What: "node " + c.node, NodeIDs: []string{n.ID}})
+		c.pins = []schedule.Tie{{What: "node " + c.node, NodeIDs: []string{n.ID}}}
 	}
-	ties, rules, err := s.tiesOf(snap, c)
+	c.network = s.groups.current
+	bonds, rules, err := s.bonds(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	req.Ties = append(req.Ties, ties...)
+	req.Ties = append(slices.Clone(c.pins), tiesOf(bonds)...)
 	req.Rules = req.Rules.Merge(rules)
 	req.Prefer = s.preferred(snap, c)
 	if platform := c.query.Get("platform"); platform != "" {
@@ -293,17 +299,53 @@ func (c *creation) rewriteHost(o *rawjson.Object, snap *fleet.Snapshot) error {
 		if other, ok := strings.CutPrefix(mode, "container:"); ok {
 			is = "container:" + bareContainer(snap, other, "")
 		} else if key == "NetworkMode" {
-			is = bareNetwork(snap, mode)
+			is = bareNetwork(snap, c.network(mode))
 		}
 		if is != mode {
 			host.Set(key, is)
 			changed = true
 		}
 	}
+	if mounts, err := bareMounts(snap, host); err != nil {
+		return err
+	} else if mounts != nil {
+		host.Set("Mounts", mounts)
+		changed = true
+	}
 	if changed {
 		o.Set("HostConfig", host)
 	}
 	return nil
+}
+
+// bareMounts takes the node off the mounts whose source is node/volume; nil if there is none.
+func bareMounts(snap *fleet.Snapshot, host *rawjson.Object) ([]json.RawMessage, error) {
+	if !host.Has("Mounts") {
+		return nil, nil
+	}
+	raws, err := rawjson.Array(host.Get("Mounts"))
+	if err != nil {
+		return nil, invalidf("request body: Mounts: %v", err)
+	}
+	changed := false
+	for i, raw := range raws {
+		m, err := rawjson.Parse(raw)
+		if err != nil {
+			return nil, invalidf("request body: Mounts: %v", err)
+		}
+		var kind, source string
+		if err := errors.Join(m.Decode("Type", &kind), m.Decode("Source", &source)); err != nil {
+			return nil, invalidf("request body: Mounts: %v", err)
+		}
+		if bare := bareSource(snap, source); kind == "volume" && bare != source {
+			m.Set("Source", bare)
+			raws[i], changed = m.Bytes(), true
+		}
+	}
+	if !changed {
+		return nil, nil
+	}
+	return raws, nil
 }
 
 // rewriteNetworks takes node names off the keys of EndpointsConfig.
@@ -321,7 +363,7 @@ func (c *creation) rewriteNetworks(o *rawjson.Object, snap *fleet.Snapshot) erro
 	}
 	bare := new(rawjson.Object)
 	for _, k := range endpoints.Keys() {
-		bare.SetRaw(bareNetwork(snap, k), endpoints.Get(k))
+		bare.SetRaw(bareNetwork(snap, c.network(k)), endpoints.Get(k))
 	}
 	config.Set("EndpointsConfig", bare)
 	o.Set("NetworkingConfig", config)
