@@ -57,6 +57,8 @@ func (c *Cluster) Create(ctx context.Context, r *schedule.Request, b build) (*ht
 		}
 		res, err := c.createOn(ctx, n, b)
 		switch {
+		case err == nil && res.StatusCode == http.StatusConflict && try < tries && c.dropOrphan(ctx, n, r.Name):
+			continue
 		case err == nil && res.StatusCode < 500:
 			if res.StatusCode == http.StatusCreated {
 				err = c.readBack(ctx, seat, n, res)
@@ -146,6 +148,7 @@ func (c *Cluster) createOn(ctx context.Context, n *fleet.Node, b build) (*http.R
 		var u *engine.UnreachableError
 		if !errors.As(err, &u) || u.Sent {
 			c.seats.abandon(swarmID, n.ID)
+			e.Republish() // it may be in the picture already
 		}
 		return nil, err
 	}
@@ -311,7 +314,8 @@ func (c *Cluster) removeNow(e *engine.Engine, n *fleet.Node, id string) error {
 		return err
 	}
 	defer res.Body.Close()
-	if res.StatusCode >= 300 && res.StatusCode != http.StatusNotFound {
+	// 409 says that it is being removed already.
+	if res.StatusCode >= 300 && res.StatusCode != http.StatusNotFound && res.StatusCode != http.StatusConflict {
 		return fmt.Errorf("remove container %s: %s", id, answerText(res))
 	}
 	e.Forget(id)
@@ -327,14 +331,44 @@ func (c *Cluster) clean(e *engine.Engine, n *fleet.Node) {
 	for swarmID, id := range c.seats.found(n) {
 		c.work.Go(func() {
 			err := c.removeNow(e, n, id)
-			c.seats.cleaned(swarmID, err == nil)
 			if err != nil {
+				c.seats.retry(swarmID)
 				c.o.Log.Warn("a container that was made after its create was given up could not be removed", "node", n.Name, "container", id, "error", err)
 				return
 			}
 			c.o.Log.Info("removed a container that was made after its create was given up", "node", n.Name, "container", id)
 		})
 	}
+}
+
+// dropOrphan removes the container that holds a name on a node if it is one whose create was given up. The fleet does not
+// know it, so the name was free.
+func (c *Cluster) dropOrphan(ctx context.Context, n *fleet.Node, name string) bool {
+	e, err := c.engineOf(n.ID)
+	if err != nil || name == "" || len(c.Snapshot().Named(name)) > 0 {
+		return false
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Path(n.API, "/containers/"+name+"/json"), nil)
+	if err != nil {
+		return false
+	}
+	res, err := e.Do(ctx, r)
+	if err != nil {
+		return false
+	}
+	defer res.Body.Close()
+	var found struct {
+		ID     string `json:"Id"`
+		Config struct{ Labels map[string]string }
+	}
+	if err := json.NewDecoder(res.Body).Decode(&found); err != nil {
+		return false
+	}
+	if res.StatusCode == http.StatusNotFound {
+		return true // removed meanwhile
+	}
+	swarmID := found.Config.Labels[fleet.LabelSwarmID]
+	return c.seats.isAbandoned(swarmID, n.ID) && c.removeNow(e, n, found.ID) == nil
 }
 
 func newID() string {

@@ -23,7 +23,8 @@ type seatState struct {
 	// abandoned are creates whose engine did not answer: by Swarm ID, where they may yet come to life. Guarded by hidden.
 	hidden    sync.Mutex
 	abandoned map[string]string
-	cleaning  map[string]bool // removals under way
+	order     []string        // the same, oldest first
+	cleaning  map[string]bool // removals under way or done
 }
 
 func newSeats() seats {
@@ -89,11 +90,19 @@ func (c *Cluster) Reserve(name, id string) (release func(), err error) {
 	return func() { c.seats.release(seat) }, nil
 }
 
+// maxAbandoned bounds how many are remembered. Those that were removed are remembered too: an engine may still show them.
+const maxAbandoned = 4096
+
 // abandon notes a create that may yet happen on a node although the client was given another container, or an error.
 func (s *seats) abandon(swarmID, nodeID string) {
 	s.state.hidden.Lock()
 	defer s.state.hidden.Unlock()
 	s.state.abandoned[swarmID] = nodeID
+	s.state.order = append(s.state.order, swarmID)
+	if len(s.state.order) > maxAbandoned {
+		delete(s.state.abandoned, s.state.order[0])
+		s.state.order = s.state.order[1:]
+	}
 }
 
 // hide takes abandoned containers out of the picture.
@@ -133,12 +142,16 @@ func (s *seats) found(n *fleet.Node) map[string]string {
 	return out
 }
 
-// cleaned ends a removal that found began.
-func (s *seats) cleaned(swarmID string, gone bool) {
+// retry ends a removal that found began and that failed, so that the next state of the node begins another.
+func (s *seats) retry(swarmID string) {
 	s.state.hidden.Lock()
 	defer s.state.hidden.Unlock()
 	delete(s.state.cleaning, swarmID)
-	if gone {
-		delete(s.state.abandoned, swarmID)
-	}
+}
+
+func (s *seats) isAbandoned(swarmID, nodeID string) bool {
+	s.state.hidden.Lock()
+	defer s.state.hidden.Unlock()
+	at, ok := s.state.abandoned[swarmID]
+	return ok && at == nodeID
 }
