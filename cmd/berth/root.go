@@ -36,7 +36,7 @@ type program struct {
 
 // execute reads the command line and runs its command.
 func (p *program) execute(ctx context.Context) error {
-	root := p.rootCmd()
+	root := p.rootCmd() //nolint:contextcheck // a command gets its context when it runs
 	args := longFlags(root, p.argv[1:])
 	root.SetArgs(args)
 	root.SetIn(p.in)

@@ -38,10 +38,6 @@ type provider struct {
 	runs    map[string]int              // calls of RunEngine
 }
 
-type fields struct {
-	Serial int `json:",omitempty"`
-}
-
 func newProvider(t *testing.T) *provider {
 	t.Helper()
 	p := &provider{servers: map[string]*httptest.Server{}, runs: map[string]int{}, config: map[string]machine.EngineConfig{}}
