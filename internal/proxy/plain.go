@@ -21,10 +21,9 @@ func forwardPlain(w http.ResponseWriter, r *http.Request, t Target, o Options) e
 	if err != nil {
 		return err
 	}
-	if up != nil {
-		defer up.end()
-	}
+	defer up.end()
 	trip := trip{w: w, inform: r.ProtoAtLeast(1, 1)}
+	//nolint:bodyclose // respond closes it
 	res, err := t.Transport.RoundTrip(out.WithContext(trip.trace(r.Context())))
 	trip.end()
 	if err != nil {
@@ -185,8 +184,16 @@ func canFlush(w http.ResponseWriter) bool {
 	}
 }
 
-// buffers lends out memory for copies; a stream that rests holds none.
-var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+type block = [32 << 10]byte
 
-func getBuffer() *[32 << 10]byte  { return buffers.Get().(*[32 << 10]byte) }
-func putBuffer(b *[32 << 10]byte) { buffers.Put(b) }
+// buffers lends out memory for copies; a stream that rests holds none.
+var buffers sync.Pool
+
+func getBuffer() *block {
+	if b, ok := buffers.Get().(*block); ok {
+		return b
+	}
+	return new(block)
+}
+
+func putBuffer(b *block) { buffers.Put(b) }

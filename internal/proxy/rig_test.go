@@ -153,7 +153,7 @@ func (c *engineConn) reset(t *testing.T) {
 	if err := c.Conn.(*net.TCPConn).SetLinger(0); err != nil {
 		t.Error(err)
 	}
-	c.Conn.Close()
+	c.Close()
 }
 
 const (

@@ -28,9 +28,7 @@ func forwardStream(w http.ResponseWriter, r *http.Request, t Target, o Options) 
 	if err != nil {
 		return err
 	}
-	if up != nil {
-		defer up.end()
-	}
+	defer up.end()
 	engine, err := dial(r.Context(), t)
 	if err != nil {
 		return err
@@ -122,6 +120,7 @@ func (c *call) readHead() error {
 		if err != nil {
 			return c.cause(err)
 		}
+		//nolint:bodyclose // respond closes it; a stream has none
 		res, err := http.ReadResponse(bufio.NewReader(io.MultiReader(bytes.NewReader(head), c.in)), c.out)
 		if err != nil {
 			return err

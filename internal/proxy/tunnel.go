@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -30,7 +31,12 @@ type tunnel struct {
 	peer           peer // the client's socket
 	inputOver      atomic.Bool
 	outputOver     atomic.Bool
+	outputDone     chan struct{} // closed when the client has been told of the output's end, or has been cut
 	abortOnce      sync.Once
+}
+
+func newTunnel(client, engine net.Conn) *tunnel {
+	return &tunnel{client: client, engine: engine, peer: newPeer(client), outputDone: make(chan struct{})}
 }
 
 // splice takes the client's connection over and runs the tunnel until both directions have ended. head and first are what
@@ -41,7 +47,7 @@ func splice(w http.ResponseWriter, r *http.Request, engine net.Conn, head, first
 		return fmt.Errorf("take over the client's connection: %w", err)
 	}
 	early := buffered(stdin.Reader)
-	t := &tunnel{client: client, engine: engine, peer: newPeer(client)}
+	t := newTunnel(client, engine)
 	if !group.add(t) {
 		t.abort() // too late for an answer, and for a stream
 		return nil
@@ -74,9 +80,10 @@ func (t *tunnel) run(early, first []byte, check time.Duration) {
 }
 
 // output carries what the engine says. Its failure, on either side, is the end of the tunnel: a client must not take a broken
-// stream for a finished one.
+// stream for a finished one. A reset by the engine is none: that is how the stream ends of a program that left input unread.
 func (t *tunnel) output(first []byte) {
-	if err := relay(t.client, t.engine, first); err != nil {
+	defer close(t.outputDone)
+	if err := relay(t.client, t.engine, first); err != nil && !errors.Is(err, syscall.ECONNRESET) {
 		t.abort()
 		return
 	}
@@ -104,7 +111,11 @@ func (t *tunnel) input(early []byte) {
 		var r readError
 		if t.clientDied() || errors.As(err, &r) && !t.outputOver.Load() {
 			t.abort()
+			return
 		}
+		// What the engine does not take is thrown away once its output has been passed on; see linger.
+		<-t.outputDone
+		_, _ = io.Copy(io.Discard, t.client) // ends with the client or the deadline, and both are fine
 		return
 	}
 	ended := t.peer.ended()  // before the engine can react

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -38,7 +39,7 @@ func TestClientDiesWhileTheEngineTakesNothing(t *testing.T) {
 			}
 			near, client := socketPair(t, network, addr)
 			ours, engine := socketPair(t, "unix", filepath.Join(t.TempDir(), "e"))
-			tun := &tunnel{client: near, engine: ours, peer: newPeer(near)}
+			tun := newTunnel(near, ours)
 			done := make(chan struct{})
 			go func() { defer close(done); tun.run(nil, nil, 10*time.Millisecond) }()
 
@@ -78,7 +79,7 @@ func fill(t *testing.T, c net.Conn) {
 func TestInputThatStillMovesIsLeftToArrive(t *testing.T) {
 	near, client := socketPair(t, "unix", filepath.Join(t.TempDir(), "s"))
 	ours, engine := socketPair(t, "unix", filepath.Join(t.TempDir(), "e"))
-	tun := &tunnel{client: near, engine: ours, peer: newPeer(near)}
+	tun := newTunnel(near, ours)
 	done := make(chan struct{})
 	go func() { defer close(done); tun.run(nil, nil, time.Second) }()
 	const size = 4 << 20
@@ -168,5 +169,43 @@ func TestLongHeadIsRefused(t *testing.T) {
 	}
 	if err := startCall(near, out).readHead(); !errors.Is(err, errLongHead) {
 		t.Errorf("got %v, want %v", err, errLongHead)
+	}
+}
+
+// When both ends have said their last word, the socket looks as if the client had died. Cutting it then would throw away
+// output that is still under way.
+func TestOwnEndIsNotTheClientsDeath(t *testing.T) {
+	near, client := socketPair(t, "tcp", "127.0.0.1:0")
+	tun := newTunnel(near, nil)
+	if err := client.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(near); err != nil {
+		t.Fatal(err)
+	}
+	if tun.clientDied() {
+		t.Error("a half-close counts as death")
+	}
+	tun.outputOver.Store(true)
+	if err := closeWrite(near); err != nil {
+		t.Fatal(err)
+	}
+	if !tun.peer.gone() || tun.clientDied() {
+		t.Errorf("gone %v, died %v, want true, false", tun.peer.gone(), tun.clientDied())
+	}
+}
+
+// lost is an engine whose machine has gone from the network.
+type lost struct{ net.Conn }
+
+func (lost) Read([]byte) (int, error) { return 0, syscall.ETIMEDOUT }
+
+func TestLostEngineIsNoEnd(t *testing.T) {
+	near, client := socketPair(t, "tcp", "127.0.0.1:0")
+	ours, _ := socketPair(t, "tcp", "127.0.0.1:0")
+	newTunnel(near, lost{ours}).run(nil, []byte("some"), time.Minute)
+	got, err := io.ReadAll(client)
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("got %q, %v, want a reset: an end would look like the program's", got, err)
 	}
 }

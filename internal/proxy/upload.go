@@ -39,9 +39,6 @@ func (u *upload) end() { u.over.Store(true) }
 
 // blame returns the client's own fault when that is what broke the request, or else err.
 func (u *upload) blame(err error) error {
-	if u == nil {
-		return err
-	}
 	if fault := u.fault.Load(); fault != nil {
 		return &requestError{"read the request's body", *fault}
 	}
@@ -51,14 +48,14 @@ func (u *upload) blame(err error) error {
 // attachBody gives out the body of r, if it has one, and lets the answer begin before the body has ended: without that,
 // net/http takes up to 256 KiB of it for itself as soon as an answer is written.
 func attachBody(w http.ResponseWriter, r, out *http.Request) (*upload, error) {
+	u := &upload{body: r.Body}
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
-		return nil, nil
+		return u, nil
 	}
 	err := http.NewResponseController(w).EnableFullDuplex()
 	if err != nil && r.Context().Value(http.ServerContextKey) != nil { // a recorder in a test has no such trouble
 		return nil, errors.Join(errHidden, err)
 	}
-	u := &upload{body: r.Body}
 	out.Body, out.ContentLength, out.GetBody = u, r.ContentLength, r.GetBody
 	if len(r.Trailer) > 0 {
 		out.Trailer = r.Trailer // filled in by the server at the body's end, just before it is sent on
