@@ -1,0 +1,61 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"berth/internal/fleet"
+	"berth/internal/rawjson"
+)
+
+// listPlugins joins the nodes' plugins by name. One is enabled if it is on every node that has it.
+func listPlugins(s *Server, w http.ResponseWriter, r *request) error {
+	nodes := s.nodes()
+	lists, errs := each(r.Context(), nodes, listDeadline, func(ctx context.Context, n *fleet.Node) ([]*rawjson.Object, error) {
+		b, err := s.ask(ctx, n, http.MethodGet, r.version, "/plugins", r.URL.Query(), nil)
+		if err != nil {
+			return nil, err
+		}
+		raws, err := rawjson.Array(b)
+		if err != nil {
+			return nil, fmt.Errorf("node %s: plugin list: %w", n.Name, err)
+		}
+		var list []*rawjson.Object
+		for _, raw := range raws {
+			o, err := rawjson.ParseTrusted(raw)
+			if err != nil {
+				return nil, fmt.Errorf("node %s: plugin list: %w", n.Name, err)
+			}
+			list = append(list, o)
+		}
+		return list, nil
+	})
+	if err := partial(w, nodes, errs); err != nil {
+		return err
+	}
+	out := []byte{'['}
+	seen := map[string]*rawjson.Object{}
+	var order []*rawjson.Object
+	for _, list := range lists {
+		for _, p := range list {
+			name := string(p.Get("Name"))
+			if first, ok := seen[name]; ok {
+				if string(p.Get("Enabled")) == "false" {
+					first.Set("Enabled", false)
+				}
+				continue
+			}
+			seen[name] = p
+			order = append(order, p)
+		}
+	}
+	for i, p := range order {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, p.Bytes()...)
+	}
+	writeRaw(w, http.StatusOK, append(out, ']', '\n'))
+	return nil
+}
