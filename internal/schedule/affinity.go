@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"unique"
@@ -110,19 +111,12 @@ func spellings(word string) []string {
 
 // usesImage tells whether a create in flight will have brought a matching image to its node.
 func usesImage(o *Request, match func(string) bool) bool {
-	if o.Image == "" {
-		return false
-	}
-	if match(o.Image) || match(fleet.Repository(o.Image)) {
-		return true
-	}
 	tag, digest := fleet.FamiliarRef(o.Image)
-	for _, name := range []string{tag, digest} {
-		if name != "" && (match(name) || match(fleet.Repository(name))) {
-			return true
-		}
+	if tag == "" && digest == "" {
+		return o.Image != "" && match(o.Image) // an ID
 	}
-	return false
+	name := cmp.Or(tag, digest)
+	return match(name) || match(fleet.Repository(name))
 }
 
 func hasLabel(key string, pat pattern) test {

@@ -65,6 +65,7 @@ func BenchmarkPlace(b *testing.B) {
 		{"image", Request{Rules: rules("affinity:image==registry.example.com/app3")}},
 		{"label", Request{Rules: rules("affinity:com.docker.compose.service!=mail")}},
 		{"regex", Request{Rules: rules("constraint:operatingsystem==/(?i)debian/")}},
+		{"fewfit", Request{Rules: rules("constraint:node==node-0")}},
 		{"noderegex", Request{Rules: rules(`constraint:node==/^node-\d*0$/`)}},
 		{"all", Request{
 			Memory: 1 << 30, NanoCPUs: 1e9, Ports: []fleet.Port{{Proto: "tcp", HostPort: 443, Port: 443}},

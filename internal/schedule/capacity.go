@@ -66,9 +66,9 @@ func resourceStage(a resources) *stage {
 		name: checkResources,
 		check: func(c *candidate) int {
 			switch {
-			case c.memory > 100 && a.memory > 0:
+			case c.memory > 100:
 				return 0
-			case c.cpus > 100 && a.nanoCPUs > 0:
+			case c.cpus > 100:
 				return 1
 			}
 			return fits

@@ -78,6 +78,11 @@ func TestPorts(t *testing.T) {
 		"of a create in flight": {
 			nodes: []*fleet.Node{node("n1"), free}, pending: []Pending{pending(node("n1"), Request{Ports: ports("80/tcp")})},
 			req: Request{Ports: ports("80/tcp")}, want: "n2"},
+		"any port in flight": {nodes: []*fleet.Node{free}, pending: []Pending{pending(free, Request{Ports: ports("0/tcp")})}, req: Request{Ports: ports("0/tcp")}, want: "n2"},
+		"in flight, but on the node's network": {
+			nodes: []*fleet.Node{free}, pending: []Pending{pending(free, Request{HostNetwork: true, Ports: ports("80/tcp")})}, req: Request{Ports: ports("80/tcp")}, want: "n2"},
+		"on the node's network, in flight on another": {
+			nodes: []*fleet.Node{free}, pending: []Pending{pending(free, Request{Exposed: exposed("80/tcp")})}, req: Request{HostNetwork: true, Exposed: exposed("80/tcp")}, want: "n2"},
 		"everywhere": {nodes: []*fleet.Node{node("n1", "+a,80/tcp"), node("n2", "+b,127.0.0.1|443/tcp")}, req: Request{Ports: ports("80/tcp", "127.0.0.1|443/tcp")},
 			want: "no node fits web: 1 of 2 has port 80/tcp taken, 1 has port 127.0.0.1:443/tcp taken"},
 		"filter left out":             {nodes: []*fleet.Node{node("n1", "+a,80/tcp")}, req: Request{Ports: ports("80/tcp")}, filters: []string{"health"}, want: "n1"},
@@ -114,6 +119,8 @@ func TestDependency(t *testing.T) {
 		"by node":                      {nodes: fleetOf(), req: Request{Links: []string{"n1/db"}}, want: "n1"},
 		"with a slash":                 {nodes: fleetOf(), req: Request{Links: []string{"/db"}}, want: "n1"},
 		"in flight":                    {nodes: fleetOf(), pending: []Pending{pending(node("n3"), Request{Name: "new"})}, req: Request{Links: []string{"new"}}, want: "n3"},
+		"in flight, with a slash":      {nodes: fleetOf(), pending: []Pending{pending(node("n3"), Request{Name: "new"})}, req: Request{Links: []string{"/new"}}, want: "n3"},
+		"missing first":                {nodes: fleetOf(), req: Request{Links: []string{"nope", "db"}}, want: "no node fits web: 3 of 3 lack container nope"},
 		"missing":                      {nodes: fleetOf(), req: Request{Links: []string{"db", "nope"}}, want: "no node fits web: 2 of 3 lack container db, 1 lacks container nope"},
 		"on a lost node":               {nodes: []*fleet.Node{node("n1", "+db", "unhealthy"), node("n2")}, req: Request{Links: []string{"db"}}, want: "no node fits web: 1 of 2 lacks container db, 1 unhealthy"},
 		"two apart":                    {nodes: fleetOf(), req: Request{Links: []string{"db", "cache"}}, want: "no node can run web: container db is on n1, container cache is on n2"},
@@ -156,6 +163,8 @@ func TestAffinity(t *testing.T) {
 		"image in flight":          {nodes: fleetOf(), pending: inFlight, rules: []string{"affinity:image==redis"}, want: "n3"},
 		"image in flight, in full": {nodes: fleetOf(), pending: inFlight, rules: []string{"affinity:image==docker.io/library/redis:7"}, want: "n3"},
 		"image regex in flight":    {nodes: fleetOf(), pending: inFlight, rules: []string{"affinity:image==/^redis$/"}, want: "n3"},
+		"image ID in flight":       {nodes: fleetOf(), pending: []Pending{pending(node("n3"), Request{Image: "sha256:" + digest})}, rules: []string{"affinity:image==sha256:" + digest}, want: "n3"},
+		"digest in flight":         {nodes: fleetOf(), pending: []Pending{pending(node("n3"), Request{Image: "docker.io/library/redis@sha256:" + digest})}, rules: []string{"affinity:image==redis@sha256:" + digest}, want: "n3"},
 		"image nowhere":            {nodes: fleetOf(), rules: []string{"affinity:image==redis"}, want: "no node fits web: 3 of 3 lack affinity image==redis"},
 		"label":                    {nodes: fleetOf(), rules: []string{"affinity:tier==back"}, want: "n2"},
 		"not label":                {nodes: fleetOf(), rules: []string{"affinity:tier!=back"}, want: "n1 n3"},
@@ -243,6 +252,7 @@ func TestResources(t *testing.T) {
 		"CPUs":           {nodes: half(), req: Request{NanoCPUs: 2e9}, want: "n2"},
 		"the last of it": {nodes: half(), req: Request{Memory: 1 << 30, NanoCPUs: 1e9}, want: "n1 n2"},
 		"overcommit":     {nodes: half(), req: Request{Memory: 3<<30 + 200<<20}, want: "n2"},
+		"just over":      {nodes: half(), req: Request{Memory: 3<<30 + 205<<20}, want: "no node fits web: 2 of 2 lack memory (need 3.2GiB)"},
 		"in flight":      {nodes: half(), pending: []Pending{pending(node("n2"), Request{Memory: 3 << 30, NanoCPUs: 3e9})}, req: Request{NanoCPUs: 1e9}, want: "n1"},
 		"too much":       {nodes: half(), req: Request{Memory: 1 << 40, NanoCPUs: 1e9}, want: "no node fits web: 2 of 2 lack memory (need 1TiB)"},
 		"too many":       {nodes: half(), req: Request{Memory: 1 << 20, NanoCPUs: 3.5e9}, want: "no node fits web: 2 of 2 lack CPUs (need 3.5)"},

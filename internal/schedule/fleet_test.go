@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
@@ -50,7 +51,7 @@ func node(name string, words ...string) *fleet.Node {
 func container(node, text string) *fleet.Container {
 	words := strings.Split(text, ",")
 	c := &fleet.Container{
-		ID: fmt.Sprintf("%064x", node+words[0])[:64], Name: words[0], Image: "busybox", State: "running", Inspected: true, Labels: map[string]string{},
+		ID: fmt.Sprintf("%x", sha256.Sum256([]byte(node+"/"+words[0]))), Name: words[0], Image: "busybox", State: "running", Inspected: true, Labels: map[string]string{},
 	}
 	for _, w := range words[1:] {
 		key, value, isLabel := strings.Cut(w, "=")

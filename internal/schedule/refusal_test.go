@@ -96,7 +96,10 @@ func TestContradictionIsTheClientsFault(t *testing.T) {
 
 func TestAmbiguousDependencyIsTheClientsFault(t *testing.T) {
 	n := node("n1", "+a", "+b")
-	prefix := n.Containers[0].ID[:20] // zeros, which both begin with
+	const prefix = "0123456789abcdef"
+	for _, c := range n.Containers {
+		c.ID = prefix + c.ID[len(prefix):]
+	}
 	_, err := Place(View{Snapshot: snapshot(n)}, &Request{Name: "web", Links: []string{prefix}}, Policy{})
 	if !errdefs.IsInvalidArgument(err) {
 		t.Errorf("error = %v, want an invalid argument", err)

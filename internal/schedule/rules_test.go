@@ -111,9 +111,10 @@ func TestMerge(t *testing.T) {
 	if got, want := describe(a), "c:a==1 a:x==y"; got != want {
 		t.Errorf("after Merge a = %s, want %s", got, want)
 	}
+	a = rules(t, "constraint:a==1", "constraint:a==2", "constraint:a==3")
 	c := a.Merge(rules(t, "constraint:c==3"))
 	d := a.Merge(rules(t, "constraint:d==4"))
-	if describe(c) != "c:a==1 c:c==3 a:x==y" || describe(d) != "c:a==1 c:d==4 a:x==y" {
+	if describe(c) != "c:a==1 c:a==2 c:a==3 c:c==3" || describe(d) != "c:a==1 c:a==2 c:a==3 c:d==4" {
 		t.Errorf("two merges share memory: %s and %s", describe(c), describe(d))
 	}
 }

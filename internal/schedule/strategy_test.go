@@ -40,6 +40,7 @@ func TestStrategies(t *testing.T) {
 		"preference decides between equals":            {nodes: []*fleet.Node{node("n1"), node("n2"), node("n3")}, req: Request{Prefer: []string{"gone", node("n3").ID, node("n1").ID}}, want: "n3 n1 n2"},
 		"preference is no reason against the strategy": {nodes: uneven(), req: Request{Prefer: []string{node("n1").ID}}, want: "n3 n2 n1"},
 		"preference does not make a node fit":          {nodes: []*fleet.Node{node("n1", "unhealthy"), node("n2"), node("n3")}, req: Request{Prefer: []string{node("n1").ID, node("n3").ID}}, want: "n3 n2"},
+		"nor one that breaks a rule":                   {nodes: []*fleet.Node{node("n1", "size=m"), node("n2"), node("n3")}, rules: []string{"constraint:size!=m"}, req: Request{Prefer: []string{node("n1").ID, node("n3").ID}}, want: "n3 n2"},
 		"preference is by ID where only one fits":      {nodes: []*fleet.Node{node("n1"), node("n2", "+x")}, req: Request{Prefer: []string{node("n2").ID}}, want: "n1 n2"},
 	} {
 		t.Run(name, func(t *testing.T) {
