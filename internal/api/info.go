@@ -36,9 +36,7 @@ func showInfo(s *Server, w http.ResponseWriter, _ *request) error {
 	s.addSums(o, snap)
 	s.addCommon(o, snap)
 	s.addCapabilities(o, snap)
-	table := s.nodeTable(snap)
-	o.Set("DriverStatus", table)
-	o.Set("SystemStatus", table)
+	o.Set("SystemStatus", s.nodeTable(snap))
 	o.Set("Warnings", s.warnings(snap))
 	o.SetRaw("Swarm", []byte(`{"NodeID":"","NodeAddr":"","LocalNodeState":"inactive","ControlAvailable":false,"Error":"","RemoteManagers":null}`))
 	o.Set("Nodes", nodeList(snap))
@@ -82,7 +80,9 @@ func (s *Server) addCommon(o *rawjson.Object, snap *fleet.Snapshot) {
 	o.Set("OSType", c.os)
 	o.Set("OperatingSystem", c.operatingSystem)
 	o.Set("KernelVersion", c.kernel)
-	o.Set("Driver", c.driver)
+	if o.Set("Driver", c.driver); c.driver == "mixed" {
+		o.Set("DriverStatus", [][2]string{})
+	}
 	if o.Get("Architecture") == nil {
 		o.Set("Architecture", c.arch)
 	}
