@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -81,9 +82,13 @@ func (s *sshd) start() {
 	config := s.file("sshd_config", fmt.Sprintf("ListenAddress %s\nPort %s\nHostKey %s/host_key\nAuthorizedKeysFile %s/authorized_keys\n"+
 		"PidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin prohibit-password\nLogLevel VERBOSE\nMaxStartups 100\n%s\n",
 		host, port, s.dir, s.dir, s.extra))
-	// sshd insists on /run/sshd, which must not be left behind.
-	s.cmd = exec.Command("/bin/sh", "-c", `mount --make-rprivate / && mount -t tmpfs tmpfs /run && mkdir /run/sshd && exec "$0" "$@"`,
-		sshdPath, "-D", "-e", "-f", config)
+	root, err := user.LookupId("0")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	// sshd insists on /run/sshd, which must not be left behind; and what root's shell does at its start is not for a test.
+	s.cmd = exec.Command("/bin/sh", "-c", `mount --make-rprivate / && mount -t tmpfs tmpfs "$1" && mount -t tmpfs tmpfs /run &&
+		mkdir /run/sshd && shift && exec "$0" "$@"`, sshdPath, root.HomeDir, "-D", "-e", "-f", config)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
 		Pdeathsig:  syscall.SIGKILL,
