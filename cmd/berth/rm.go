@@ -20,7 +20,7 @@ func (p *program) rmCmd() *cobra.Command {
 		ValidArgsFunction: p.completeNames,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if len(names) == 0 {
-				return &usageError{errors.New("Error: No machine name specified"), cmd.CommandPath()} //nolint:revive,staticcheck // docker-machine's text
+				return &usageError{errors.New("Error: Expected to get one or more machine names as arguments"), cmd.CommandPath()} //nolint:revive,staticcheck // docker-machine's text
 			}
 			return p.runRm(cmd.Context(), unique(names), force, yes)
 		},

@@ -95,10 +95,13 @@ func (p *program) globalFlags(f *pflag.FlagSet) {
 	f.StringVar(&p.auth.CaPrivateKeyPath, "tls-ca-key", "", "Its private key [$MACHINE_TLS_CA_KEY]")
 	f.StringVar(&p.auth.ClientCertPath, "tls-client-cert", "", "Client certificate of new machines [$MACHINE_TLS_CLIENT_CERT]")
 	f.StringVar(&p.auth.ClientKeyPath, "tls-client-key", "", "Its private key [$MACHINE_TLS_CLIENT_KEY]")
-	// docker-machine has these two, and programs that run it pass them; berth sends no crash reports and asks GitHub nothing.
-	for _, unused := range []string{"bugsnag-api-token", "github-api-token"} {
-		f.String(unused, "", "Accepted for docker-machine's sake")
-		_ = f.MarkHidden(unused) // it was defined one line above
+	// docker-machine has these, and programs that run it pass them; berth sends no crash reports, asks GitHub nothing, and its SSH
+	// is native.
+	f.String("bugsnag-api-token", "", "")
+	f.String("github-api-token", "", "")
+	f.Bool("native-ssh", true, "")
+	for _, unused := range []string{"bugsnag-api-token", "github-api-token", "native-ssh"} {
+		_ = f.MarkHidden(unused) // all are defined above
 	}
 }
 
