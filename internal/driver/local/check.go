@@ -23,7 +23,7 @@ func (Driver) PreCreateCheck(ctx context.Context, spec machine.Spec) error {
 		return errors.New("the local driver makes network namespaces, mounts and firewall rules: run berth as root")
 	}
 	if len(spec.Name) > maxName || !hostName.MatchString(spec.Name) {
-		return fmt.Errorf("%q cannot be a host name: use up to %d letters, digits, - and .", spec.Name, maxName)
+		return fmt.Errorf("%q cannot be a host name: use up to %d letters, digits, dots and dashes", spec.Name, maxName)
 	}
 	set, err := readSettings(spec)
 	if err != nil {

@@ -184,7 +184,7 @@ func (b *box) start(ctx context.Context) error {
 		return err
 	}
 	from := b.logSize()
-	if err := b.launch(rec); err != nil {
+	if err := b.launch(ctx, rec); err != nil {
 		return err
 	}
 	pid, err := b.initPID()

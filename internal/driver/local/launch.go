@@ -20,7 +20,7 @@ import (
 )
 
 // launch starts the box's first process and returns once that has started the engine, which then runs by itself.
-func (b *box) launch(rec engineRecord) error {
+func (b *box) launch(ctx context.Context, rec engineRecord) error {
 	p, err := b.plan(rec)
 	if err != nil {
 		return err
@@ -40,7 +40,7 @@ func (b *box) launch(rec engineRecord) error {
 		return fmt.Errorf("start box: %w", err)
 	}
 	defer report.Close()
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Args = []string{"berth", launchArg, b.name}
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=" + enginePath(b.Engine)}
@@ -188,7 +188,7 @@ func awaitExit(ctx context.Context, pid int) error {
 	if err != nil {
 		return fmt.Errorf("watch process %d: %w", pid, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	for ctx.Err() == nil {
 		const look = 50 // milliseconds, after which ctx is looked at
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, look)

@@ -58,7 +58,7 @@ func makeNetNS(name string) error {
 			done <- err
 			return
 		}
-		defer home.Close()
+		defer func() { _ = home.Close() }()
 		ns, err := netns.NewNamed(name)
 		if err == nil {
 			err = ns.Close()

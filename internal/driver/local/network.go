@@ -71,11 +71,11 @@ func (b *box) disconnect(ctx context.Context) error {
 }
 
 func (b *box) ensureBridge() (netlink.Link, error) {
-	link, err := findLink(b.Bridge)
+	link, there, err := findLink(b.Bridge)
 	if err != nil {
 		return nil, err
 	}
-	if link == nil {
+	if !there {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = b.Bridge
 		// Its own address, or it would change with the boxes that come and go.
@@ -124,7 +124,7 @@ func (b *box) plugIn(bridge netlink.Link) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close()
+	defer func() { _ = ns.Close() }()
 	in, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open namespace %s: %w", b.NetNS, err)
@@ -148,7 +148,7 @@ func (b *box) plugIn(bridge netlink.Link) error {
 
 // ensureCable keeps a cable that has both its ends where they belong, and replaces any other.
 func (b *box) ensureCable(bridge netlink.Link, ns netns.NsHandle, in *netlink.Handle) (netlink.Link, error) {
-	host, err := findLink(b.HostVeth)
+	host, plugged, err := findLink(b.HostVeth)
 	if err != nil {
 		return nil, err
 	}
@@ -156,10 +156,10 @@ func (b *box) ensureCable(bridge netlink.Link, ns netns.NsHandle, in *netlink.Ha
 	if err != nil && !notFound(err) {
 		return nil, fmt.Errorf("look for %s in %s: %w", inside, b.NetNS, err)
 	}
-	if host != nil && end != nil && host.Attrs().ParentIndex == end.Attrs().Index && end.Attrs().ParentIndex == host.Attrs().Index {
+	if plugged && end != nil && host.Attrs().ParentIndex == end.Attrs().Index && end.Attrs().ParentIndex == host.Attrs().Index {
 		return host, nil
 	}
-	if host != nil {
+	if plugged {
 		if err := deleteLink(b.HostVeth); err != nil {
 			return nil, err
 		}
@@ -237,21 +237,20 @@ func ipNet(a netip.Addr, bits int) *net.IPNet {
 	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(bits, a.BitLen())}
 }
 
-// findLink is nil, nil where there is none.
-func findLink(name string) (netlink.Link, error) {
-	link, err := netlink.LinkByName(name)
+func findLink(name string) (link netlink.Link, there bool, err error) {
+	link, err = netlink.LinkByName(name)
 	if notFound(err) {
-		return nil, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look for interface %s: %w", name, err)
+		return nil, false, fmt.Errorf("look for interface %s: %w", name, err)
 	}
-	return link, nil
+	return link, true, nil
 }
 
 func deleteLink(name string) error {
-	link, err := findLink(name)
-	if err != nil || link == nil {
+	link, there, err := findLink(name)
+	if err != nil || !there {
 		return err
 	}
 	// It may have gone with its other end.
