@@ -32,6 +32,7 @@ func (s *Server) ensureImage(ctx context.Context, n *fleet.Node, ref, platform s
 		return noSuchImage(ref)
 	}
 	if img.knownOn(n.ID) {
+		s.unwantImage(r, ref)
 		return nil
 	}
 	if img.digest != "" {

@@ -31,7 +31,7 @@ func createImage(s *Server, w http.ResponseWriter, r *request) error {
 func (s *Server) pullImage(w http.ResponseWriter, r *request, q url.Values) error {
 	ref := joinTag(q.Get("fromImage"), q.Get("tag"))
 	if n, ok := s.wantedNode(r, ref); ok {
-		return s.pullOn(w, r, n, ref)
+		return s.pullWanted(w, r, n, ref)
 	}
 	nodes := s.nodes()
 	switch len(nodes) {
@@ -48,6 +48,17 @@ var errNoNode = unavailable("no healthy node is available in the fleet")
 // pullOn hands the pull to one node, whose progress is the client's.
 func (s *Server) pullOn(w http.ResponseWriter, r *request, n *fleet.Node, ref string) error {
 	return s.forward(w, r, n, forwarding{before: atEnd(func() { s.imagesChanged(r, n, ref) })})
+}
+
+// pullWanted is pullOn for a create that waits. One that cannot have its image waits no longer.
+func (s *Server) pullWanted(w http.ResponseWriter, r *request, n *fleet.Node, ref string) error {
+	end := atEnd(func() { s.imagesChanged(r, n, ref) })
+	return s.forward(w, r, n, forwarding{before: func(res *http.Response) error {
+		if res.StatusCode >= 400 {
+			s.unwantImage(r, ref)
+		}
+		return end(res)
+	}})
 }
 
 // imagesChanged brings the picture up to date after a node wrote references. What they are is read from what changed, too:
@@ -92,7 +103,7 @@ type pulled struct{ digest, status string }
 
 func (s *Server) pullEverywhere(w http.ResponseWriter, r *request, q url.Values, ref string, nodes []*fleet.Node) error {
 	p := newProgress(w)
-	what := "Pulling " + ref
+	what := "Pulling " + shownRef(ref)
 	ends := make([]pulled, len(nodes))
 	errs := onNodes(nodes, pullsAtOnce, func(i int, n *fleet.Node) error {
 		res, err := s.open(r.Context(), n, http.MethodPost, r.version, "/images/create", q, nil, registryHeaders(r.Header))

@@ -236,6 +236,12 @@ func (s *Server) wantedNode(r *request, ref string) (*fleet.Node, bool) {
 	return n, ok && n.State == fleet.Healthy
 }
 
+// unwantImage forgets the create: it has its image, or never will.
+func (s *Server) unwantImage(r *request, ref string) {
+	s.images.wanted.Remove([2]string{identity(r.Request), canonicalRef(ref)})
+}
+
+// canonicalRef is the same for all ways to write a reference.
 func canonicalRef(ref string) string {
 	if tag, digest := fleet.FamiliarRef(ref); tag != "" || digest != "" {
 		return tag + digest
@@ -258,6 +264,14 @@ func joinTag(repo, tag string) string {
 func splitTag(tag string) (repo, name string) {
 	repo = fleet.Repository(tag)
 	return repo, strings.TrimPrefix(tag[len(repo):], ":")
+}
+
+// shownRef is a reference as people write it.
+func shownRef(ref string) string {
+	if named, err := reference.ParseNormalizedNamed(ref); err == nil {
+		return reference.FamiliarString(named)
+	}
+	return ref
 }
 
 // noSuchImage is the engine's text for a create.
