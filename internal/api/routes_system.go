@@ -8,5 +8,7 @@ func systemRoutes() []route {
 		{"HEAD", "/_ping", local, ping, "never asks a node"},
 		{"GET", "/version", merged, showVersion, "the lowest engine version with berth's behind it"},
 		{"GET", "/info", merged, showInfo, "sums, and classic Swarm's table of nodes"},
+		{"GET", "/events", merged, showEvents, "node's attributes are added; filter node; since reaches as far back as the manager remembers"},
+		{"GET", "/system/df", merged, showUsage, "sums over the nodes"},
 	}, swarmRoutes(), pluginRoutes())
 }

@@ -10,7 +10,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"sync"
 	"time"
 
 	"berth/internal/fleet"
@@ -79,7 +78,7 @@ type Server struct {
 	groups   *groups
 	images   *imageIndex
 	builders *builders
-	idle     sync.Pool
+	usage    usage
 }
 
 // New makes a Server. It starts nothing.
