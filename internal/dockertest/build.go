@@ -62,8 +62,7 @@ func (b *builder) build(steps [][2]string, tags []string) error {
 		b.say("\n")
 		if strings.EqualFold(s[0], "FROM") {
 			if err := b.from(s[1]); err != nil {
-				b.progressWriter.fail("%s", err)
-				return nil
+				return b.fail("%s", err)
 			}
 		} else {
 			b.step(s)
@@ -82,8 +81,7 @@ func (b *builder) build(steps [][2]string, tags []string) error {
 	for _, t := range tags {
 		ref, err := normalize(t)
 		if err != nil {
-			b.progressWriter.fail("invalid reference format")
-			return nil
+			return b.fail("invalid reference format")
 		}
 		b.d.mu.Lock()
 		b.d.keep(b.img, ref)
@@ -190,7 +188,7 @@ func (d *Daemon) postCommit(w http.ResponseWriter, r *request) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c, err := d.find1(r.param("container"))
+	c, err := d.findContainer(r.param("container"))
 	if err != nil {
 		return err
 	}

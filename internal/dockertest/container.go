@@ -15,6 +15,7 @@ type container struct {
 	id, name string
 	created  time.Time
 	imageRef string // as the client wrote it
+	imageTag string // the tag that stood for, "" if it was an ID
 	imageID  string
 	config   *config
 	rawHost  json.RawMessage // HostConfig as the client sent it, for inspect
@@ -173,6 +174,9 @@ func (d *Daemon) create(name string, req *createRequest, manyEndpoints bool) (*c
 	if cfg.Healthcheck != nil && string(cfg.Healthcheck) != "null" {
 		c.health = "starting"
 	}
+	if tag, err := normalize(req.Image); err == nil && d.tags[tag] == img.id {
+		c.imageTag = tag
+	}
 	c.planEndpoints(req.NetworkingConfig.EndpointsConfig)
 	d.planMounts(c)
 	d.containers[id] = c
@@ -248,19 +252,19 @@ func (d *Daemon) checkHostConfig(req *createRequest, manyEndpoints bool) (*hostC
 // checkOthers refuses a container that leans on one that is not there. A network namespace is looked for at start only.
 func (d *Daemon) checkOthers(h *hostConfig) error {
 	if ref, ok := strings.CutPrefix(h.IpcMode, "container:"); ok {
-		if _, err := d.find1(ref); err != nil {
+		if _, err := d.findContainer(ref); err != nil {
 			return fail(http.StatusBadRequest, "%s", err)
 		}
 	}
 	for _, link := range h.Links {
 		ref, _, _ := strings.Cut(link, ":")
-		if _, err := d.find1(ref); err != nil {
+		if _, err := d.findContainer(ref); err != nil {
 			return fail(http.StatusBadRequest, "could not get container for %s: %s", ref, err)
 		}
 	}
 	for _, from := range h.VolumesFrom {
 		ref, _, _ := strings.Cut(from, ":")
-		if _, err := d.find1(ref); err != nil {
+		if _, err := d.findContainer(ref); err != nil {
 			return fail(http.StatusBadRequest, "%s", err)
 		}
 	}
@@ -285,8 +289,8 @@ func (d *Daemon) reserveName(name, id string) (string, error) {
 	return name, nil
 }
 
-// find1 resolves a reference: full ID, name, then unique ID prefix. Called with d.mu.
-func (d *Daemon) find1(ref string) (*container, error) {
+// findContainer resolves a reference: full ID, name, then unique ID prefix. Called with d.mu.
+func (d *Daemon) findContainer(ref string) (*container, error) {
 	if c := d.containers[ref]; c != nil {
 		return c, nil
 	}
@@ -340,7 +344,7 @@ func (c *container) notRunning() error {
 func (d *Daemon) removeContainer(w http.ResponseWriter, r *request) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c, err := d.find1(r.name)
+	c, err := d.findContainer(r.name)
 	if err != nil {
 		return err
 	}
@@ -428,7 +432,7 @@ func (f filters) until() (time.Time, error) {
 // lockContainer locks the daemon and resolves the request's container; the caller unlocks unless there is an error.
 func (d *Daemon) lockContainer(r *request) (*container, error) {
 	d.mu.Lock()
-	c, err := d.find1(r.name)
+	c, err := d.findContainer(r.name)
 	if err != nil {
 		d.mu.Unlock()
 		return nil, err

@@ -135,7 +135,7 @@ func (d *Daemon) Find(ref string) (_ Container, ok bool) {
 func (d *Daemon) SetHealth(ref, status string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c, err := d.find1(ref)
+	c, err := d.findContainer(ref)
 	if err != nil {
 		panic(fmt.Sprintf("dockertest: set health: %v", err))
 	}
@@ -151,7 +151,7 @@ func (c *container) setHealth(status string) {
 func (d *Daemon) Exit(ref string, code int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c, err := d.find1(ref)
+	c, err := d.findContainer(ref)
 	if err != nil || !c.running() {
 		panic(fmt.Sprintf("dockertest: exit %s: not running (%v)", ref, err))
 	}
@@ -162,7 +162,7 @@ func (d *Daemon) Exit(ref string, code int) {
 func (d *Daemon) Print(ref, text string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c, err := d.find1(ref)
+	c, err := d.findContainer(ref)
 	if err != nil {
 		panic(fmt.Sprintf("dockertest: print: %v", err))
 	}

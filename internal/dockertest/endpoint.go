@@ -68,7 +68,7 @@ func (c *container) planEndpoints(want map[string]*endpointSettings) {
 // connectAll brings up every endpoint and the published ports.
 func (c *container) connectAll() error {
 	if ref, ok := strings.CutPrefix(c.host.NetworkMode, "container:"); ok {
-		other, err := c.d.find1(ref)
+		other, err := c.d.findContainer(ref)
 		if err != nil {
 			return err
 		}
@@ -374,7 +374,7 @@ func (d *Daemon) networkAndContainer(r *request) (req connectRequest, c *contain
 	if err = r.decode(&req, http.StatusBadRequest, "got EOF while reading request body"); err != nil {
 		return
 	}
-	if c, err = d.find1(req.Container); err != nil {
+	if c, err = d.findContainer(req.Container); err != nil {
 		return
 	}
 	n, err = d.findNetwork(r.name)

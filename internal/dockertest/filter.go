@@ -16,7 +16,7 @@ type filters map[string][]string
 func (r *request) filters(allowed ...string) (filters, error) {
 	raw := r.param("filters")
 	if raw == "" {
-		return nil, nil
+		return filters{}, nil
 	}
 	f := filters{}
 	var sets map[string]map[string]bool

@@ -2,6 +2,7 @@ package dockertest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,7 +22,6 @@ type request struct {
 	version string // the API version it speaks
 	path    string // without the version
 	name    string // what stands for the route's {…}
-	ctlPath string // decoded path, for error texts
 }
 
 // atLeast says whether the request speaks API version v or a newer one.
@@ -252,7 +252,7 @@ func (d *Daemon) Do(method, target string, body any) (status int, answer []byte)
 			panic(fmt.Sprintf("dockertest: encode %T: %v", body, err))
 		}
 	}
-	r := httptest.NewRequest(method, target, bytes.NewReader(raw))
+	r := httptest.NewRequestWithContext(context.Background(), method, target, bytes.NewReader(raw))
 	r.Header.Set("Content-Type", "application/json")
 	w := httptest.NewRecorder()
 	d.ServeHTTP(w, r)

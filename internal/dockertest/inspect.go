@@ -233,7 +233,7 @@ func (c *container) summary(size bool) summary {
 
 // shownImage is the reference the client used, or the image's ID if that has come to mean another image.
 func (c *container) shownImage() string {
-	if img, err := c.d.findImage(c.imageRef); err != nil || img.id != c.imageID {
+	if c.imageTag != "" && c.d.tags[c.imageTag] != c.imageID {
 		return c.imageID
 	}
 	return c.imageRef

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // listContainers answers GET /containers/json, newest first.
@@ -59,11 +60,11 @@ func (d *Daemon) containerFilter(r *request, f filters) (func(*container) bool, 
 			return nil, fail(http.StatusBadRequest, "Unrecognised filter value for health: %s", v)
 		}
 	}
-	before, err := d.filterReference(f["before"])
+	before, err := d.birthOf(f["before"])
 	if err != nil {
 		return nil, err
 	}
-	since, err := d.filterReference(f["since"])
+	since, err := d.birthOf(f["since"])
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +74,7 @@ func (d *Daemon) containerFilter(r *request, f filters) (func(*container) bool, 
 			f.any("status", func(v string) bool { return v == c.status }) &&
 			(exits == nil || c.status == "exited" && slices.Contains(exits, c.exitCode)) &&
 			f.any("health", func(v string) bool { return v == c.health || v == "none" && c.health == "" }) &&
-			(before == nil || c.created.Before(before.created)) && (since == nil || c.created.After(since.created)) &&
+			(before.IsZero() || c.created.Before(before)) && c.created.After(since) &&
 			f.any("ancestor", c.descends) && f.any("network", c.onNetwork) && f.any("volume", c.usesVolume) &&
 			f.any("publish", func(v string) bool { return c.matchPort(v, true) }) &&
 			f.any("expose", func(v string) bool { return c.matchPort(v, false) }) &&
@@ -89,16 +90,19 @@ func (d *Daemon) badFilterStatus() int {
 	return http.StatusInternalServerError
 }
 
-// filterReference is the container that before or since names.
-func (d *Daemon) filterReference(refs []string) (*container, error) {
+// birthOf is when the container that before or since names was created; zero if none is named.
+func (d *Daemon) birthOf(refs []string) (time.Time, error) {
 	if len(refs) == 0 {
-		return nil, nil
+		return time.Time{}, nil
 	}
-	c, err := d.find1(refs[0])
-	if err != nil && !d.speaks("1.42") {
-		return nil, fail(http.StatusInternalServerError, "no such container %s", refs[0])
+	c, err := d.findContainer(refs[0])
+	switch {
+	case err == nil:
+		return c.created, nil
+	case d.speaks("1.42"):
+		return time.Time{}, err
 	}
-	return c, err
+	return time.Time{}, fail(http.StatusInternalServerError, "no such container %s", refs[0])
 }
 
 // matchName takes the filter as a regular expression on the name, with or without its slash. A broken one matches nothing.

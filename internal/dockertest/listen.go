@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"syscall"
@@ -60,11 +61,14 @@ func (n *wire) bind() (net.Listener, error) {
 		if err := os.Remove(n.addr); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
-		lis, err := net.Listen("unix", n.addr)
+		var cfg net.ListenConfig
+		lis, err := cfg.Listen(context.Background(), "unix", n.addr)
 		if err != nil {
 			return nil, err
 		}
-		lis.(*net.UnixListener).SetUnlinkOnClose(false)
+		if u, ok := lis.(*net.UnixListener); ok {
+			u.SetUnlinkOnClose(false)
+		}
 		return lis, os.Chmod(n.addr, 0o600)
 	case "tcp":
 		addr := n.addr
@@ -119,7 +123,11 @@ func (n *wire) track(c net.Conn, lis net.Listener) *conn {
 		reset(c)
 		return nil
 	}
-	w := &conn{Conn: c, net: n, gone: make(chan struct{})}
+	half, ok := c.(halfCloser)
+	if !ok {
+		panic(fmt.Sprintf("dockertest: %T cannot close its sending side", c))
+	}
+	w := &conn{halfCloser: half, net: n, gone: make(chan struct{})}
 	n.open[w] = struct{}{}
 	return w
 }
@@ -144,7 +152,7 @@ func (n *wire) refuse() {
 
 // holdPort binds a second socket to the port without listening on it: connects are refused, and nobody else gets it.
 func (n *wire) holdPort() {
-	port := n.lis.Addr().(*net.TCPAddr).Port
+	port := int(netip.MustParseAddrPort(n.addr).Port())
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		panic(fmt.Sprintf("dockertest: hold port %d: %v", port, err))
@@ -237,24 +245,24 @@ func (l *serverListener) Close() error {
 
 func (l *serverListener) Addr() net.Addr { return memAddr(l.n.opt.Name) }
 
+// halfCloser is a connection whose sending side can be closed alone.
+type halfCloser interface {
+	net.Conn
+	CloseWrite() error
+}
+
 // conn stands still while the daemon hangs: what arrived is not read, what should go out is not written.
 type conn struct {
-	net.Conn
+	halfCloser
 	net  *wire
 	once sync.Once
 	gone chan struct{} // closed when the connection is
 }
 
 func (c *conn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
-		// A deadline is how the server interrupts its own background read; it must get through.
-		if n > 0 && !c.wait() {
-			return 0, net.ErrClosed
-		}
-		return n, err
-	}
-	if err != nil && !c.wait() {
+	n, err := c.halfCloser.Read(b)
+	// A deadline is how the server interrupts its own background read; it must get through.
+	if interrupted := n == 0 && errors.Is(err, os.ErrDeadlineExceeded); !interrupted && !c.wait() {
 		return 0, net.ErrClosed
 	}
 	return n, err
@@ -264,7 +272,7 @@ func (c *conn) Write(b []byte) (int, error) {
 	if !c.wait() {
 		return 0, net.ErrClosed
 	}
-	return c.Conn.Write(b)
+	return c.halfCloser.Write(b)
 }
 
 // wait blocks while the daemon hangs and reports whether the connection is still there afterwards.
@@ -285,7 +293,7 @@ func (c *conn) CloseWrite() error {
 	if !c.wait() {
 		return net.ErrClosed
 	}
-	return c.Conn.(interface{ CloseWrite() error }).CloseWrite()
+	return c.halfCloser.CloseWrite()
 }
 
 func (c *conn) Close() error {
@@ -293,13 +301,13 @@ func (c *conn) Close() error {
 	delete(c.net.open, c)
 	c.net.mu.Unlock()
 	c.once.Do(func() { close(c.gone) })
-	return c.Conn.Close()
+	return c.halfCloser.Close()
 }
 
 // drop resets the connection. Called with net.mu.
 func (c *conn) drop() {
 	c.once.Do(func() { close(c.gone) })
-	reset(c.Conn)
+	reset(c.halfCloser)
 }
 
 // reset closes a connection so that the peer sees a reset where the transport knows one.

@@ -44,9 +44,11 @@ func (p progressWriter) send(l progress) {
 	flush(p.w)
 }
 
-func (p progressWriter) fail(format string, args ...any) {
+// fail tells an error in the stream, where it can only be told once the head is out.
+func (p progressWriter) fail(format string, args ...any) error {
 	text := fmt.Sprintf(format, args...)
 	p.send(progress{ErrorDetail: &errorDetail{text}, Error: text})
+	return errAnswered
 }
 
 // pullImage answers POST /images/create: a pull, or an import with fromSrc=-.
@@ -219,19 +221,16 @@ func (d *Daemon) loadImages(w http.ResponseWriter, r *request) error {
 	p := progressWriter{w}
 	files, err := readTar(r.Body, "/")
 	if err != nil {
-		p.fail("Error processing tar file(exit status 1): %s", err)
-		return nil
+		return p.fail("Error processing tar file(exit status 1): %s", err)
 	}
 	var manifests []manifest
 	if f := files["/manifest.json"]; f == nil || json.Unmarshal(f.data, &manifests) != nil {
-		p.fail("open /var/lib/docker/tmp/docker-import/repositories: no such file or directory")
-		return nil
+		return p.fail("open /var/lib/docker/tmp/docker-import/repositories: no such file or directory")
 	}
 	for _, m := range manifests {
 		img, err := unpackImage(m, files)
 		if err != nil {
-			p.fail("%s", err)
-			return nil
+			return p.fail("%s", err)
 		}
 		d.mu.Lock()
 		d.keep(img, "")

@@ -87,7 +87,7 @@ func (d *Daemon) planMounts(c *container) {
 func (d *Daemon) shareMounts(c *container, add func(mountPoint, string)) {
 	for _, from := range c.host.VolumesFrom {
 		ref, mode, _ := strings.Cut(from, ":")
-		other, err := d.find1(ref)
+		other, err := d.findContainer(ref)
 		if err != nil {
 			continue // checked by checkOthers
 		}
