@@ -1,0 +1,170 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"berth/internal/cluster"
+	"berth/internal/dockertest"
+	"berth/internal/engine"
+	"berth/internal/fleet"
+	"berth/internal/schedule"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// testFleet is a Server over in-process daemons called n1, n2, …
+type testFleet struct {
+	*httptest.Server
+	t       *testing.T
+	api     *Server
+	cluster *cluster.Cluster
+	daemons []*dockertest.Daemon
+}
+
+// newFleet starts n daemons that have the image app:1, and serves them once all are healthy. edit changes a daemon's options.
+func newFleet(t *testing.T, n int, edit ...func(*dockertest.Options)) *testFleet {
+	t.Helper()
+	f := &testFleet{t: t}
+	var eps []engine.Endpoint
+	for i := range n {
+		o := dockertest.Options{Name: fmt.Sprintf("n%d", i+1), Images: []string{"app:1"}}
+		for _, e := range edit {
+			e(&o)
+		}
+		d := dockertest.New(t, o)
+		f.daemons = append(f.daemons, d)
+		eps = append(eps, engine.Endpoint{
+			Addr: d.HostPort(), Key: d.HostPort(), Dial: func(ctx context.Context) (net.Conn, error) { return d.Dial(ctx, "", "") },
+		})
+	}
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	f.cluster = cluster.New(cluster.Options{
+		Engine: engine.Options{APIMax: "1.51", FailureRetry: 3, Log: log, Timing: testTiming()},
+		Policy: schedule.DefaultPolicy(), Backlog: 4096, Log: log,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.cluster.Run(ctx, testSource(eps)) }()
+	f.api = New(f.cluster, Options{Version: "test", APIMax: "1.51", ID: "test", Log: log})
+	f.Server = httptest.NewServer(f.api)
+	t.Cleanup(func() {
+		f.Close()
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("cluster: %v", err)
+		}
+	})
+	f.await("all nodes are healthy", func(s *fleet.Snapshot) bool {
+		healthy := 0
+		for _, n := range s.Nodes() {
+			if n.State == fleet.Healthy {
+				healthy++
+			}
+		}
+		return healthy == n
+	})
+	return f
+}
+
+func testTiming() engine.Timing {
+	return engine.Timing{
+		Dial: time.Second, Probe: 2 * time.Second, List: 5 * time.Second, PingEvery: 200 * time.Millisecond, PingTimeout: 500 * time.Millisecond,
+		RetryMin: 10 * time.Millisecond, RetryMax: 50 * time.Millisecond, Resync: time.Hour,
+	}
+}
+
+// testSource is a set of engines that never changes.
+type testSource []engine.Endpoint
+
+func (s testSource) Watch(ctx context.Context, update func([]engine.Endpoint)) error {
+	update(s)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// await polls the snapshot, which has no other way to tell that it changed.
+func (f *testFleet) await(what string, ok func(*fleet.Snapshot) bool) {
+	f.t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !ok(f.cluster.Snapshot()) {
+		if time.Now().After(deadline) {
+			f.t.Fatalf("not within 10 s: %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// answer is an answer read to its end.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// do makes a request in API 1.41 unless the path has a version. body is encoded as JSON; nil is none.
+func (f *testFleet) do(method, path string, body any) answer {
+	f.t.Helper()
+	if !versioned.MatchString(path) {
+		path = "/v1.41" + path
+	}
+	var in io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		in = bytes.NewReader(b)
+	}
+	r, err := http.NewRequestWithContext(f.t.Context(), method, f.URL+path, in)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	res, err := f.Client().Do(r)
+	if err != nil {
+		f.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		f.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return answer{res.StatusCode, res.Header, b}
+}
+
+// must is do for a request that has to succeed; the answer is decoded into v unless that is nil.
+func (f *testFleet) must(method, path string, body, v any) answer {
+	f.t.Helper()
+	a := f.do(method, path, body)
+	if a.status/100 != 2 {
+		f.t.Fatalf("%s %s = %d %s", method, path, a.status, a.body)
+	}
+	if v != nil {
+		if err := json.Unmarshal(a.body, v); err != nil {
+			f.t.Fatalf("%s %s: %v in %s", method, path, err, a.body)
+		}
+	}
+	return a
+}
+
+// fails checks the status and the message of an error.
+func (f *testFleet) fails(method, path string, body any, status int, message string) {
+	f.t.Helper()
+	a := f.do(method, path, body)
+	var m struct{ Message string }
+	if err := json.Unmarshal(a.body, &m); a.status != status || err != nil || m.Message != message {
+		f.t.Errorf("%s %s = %d %s, want %d %q", method, path, a.status, a.body, status, message)
+	}
+}
