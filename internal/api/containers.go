@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -92,6 +93,38 @@ func updateContainer(s *Server, w http.ResponseWriter, r *request) error {
 		}
 		return nil
 	}})
+}
+
+// waitContainer passes the head on when the engine's comes, since clients start the container then, and lets the end through
+// once the snapshot shows it, since they list containers then.
+func waitContainer(s *Server, w http.ResponseWriter, r *request) error {
+	c, err := s.locate(r.vars["id"])
+	if err != nil {
+		return err
+	}
+	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: func(res *http.Response) error {
+		if res.StatusCode == http.StatusOK {
+			res.Body = &firstByte{ReadCloser: res.Body, came: func() {
+				s.refresh(r.Context(), c.Node, fleet.KindContainer, c.Container.ID)
+			}}
+		}
+		return nil
+	}})
+}
+
+// firstByte calls came once, before the first bytes of a body are handed on.
+type firstByte struct {
+	io.ReadCloser
+	came func()
+}
+
+func (f *firstByte) Read(p []byte) (int, error) {
+	n, err := f.ReadCloser.Read(p)
+	if n > 0 && f.came != nil {
+		f.came()
+		f.came = nil
+	}
+	return n, err
 }
 
 // attachContainer may become a raw stream without an Upgrade header.

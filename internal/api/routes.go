@@ -27,7 +27,7 @@ func containerRoutes() []route {
 		{"POST", "/containers/{id}/checkpoints", owner, passContainer, ""},
 		{"DELETE", "/containers/{id}/checkpoints/{checkpoint}", owner, passContainer, ""},
 		{"POST", "/containers/{id}/resize", owner, passContainer, ""},
-		{"POST", "/containers/{id}/wait", owner, passContainer, ""},
+		{"POST", "/containers/{id}/wait", owner, waitContainer, ""},
 		{"POST", "/containers/{id}/attach", owner, attachContainer, ""},
 		{"POST", "/containers/{id}/start", owner, changeContainer, ""},
 		{"POST", "/containers/{id}/stop", owner, changeContainer, ""},
