@@ -33,13 +33,13 @@ type testFleet struct {
 	daemons []*dockertest.Daemon
 }
 
-// newFleet starts n daemons that have the image app:1, and serves them once all are healthy. edit changes a daemon's options.
+// newFleet starts n daemons that have the image busybox, and serves them once all are healthy. edit changes a daemon's options.
 func newFleet(t *testing.T, n int, edit ...func(*dockertest.Options)) *testFleet {
 	t.Helper()
 	f := &testFleet{t: t}
 	var eps []engine.Endpoint
 	for i := range n {
-		o := dockertest.Options{Name: fmt.Sprintf("n%d", i+1), Images: []string{"app:1"}}
+		o := dockertest.Options{Name: fmt.Sprintf("n%d", i+1), Images: []string{"busybox"}}
 		for _, e := range edit {
 			e(&o)
 		}
@@ -144,19 +144,22 @@ func (f *testFleet) do(method, path string, body any) answer {
 	return answer{res.StatusCode, res.Header, b}
 }
 
-// must is do for a request that has to succeed; the answer is decoded into v unless that is nil.
-func (f *testFleet) must(method, path string, body, v any) answer {
+// must is do for a request whose answer has to have a status.
+func (f *testFleet) must(status int, method, path string, body any) answer {
 	f.t.Helper()
 	a := f.do(method, path, body)
-	if a.status/100 != 2 {
-		f.t.Fatalf("%s %s = %d %s", method, path, a.status, a.body)
-	}
-	if v != nil {
-		if err := json.Unmarshal(a.body, v); err != nil {
-			f.t.Fatalf("%s %s: %v in %s", method, path, err, a.body)
-		}
+	if a.status != status {
+		f.t.Fatalf("%s %s = %d %s, want %d", method, path, a.status, a.body, status)
 	}
 	return a
+}
+
+// decode reads the body as JSON.
+func (a answer) decode(t *testing.T, v any) {
+	t.Helper()
+	if err := json.Unmarshal(a.body, v); err != nil {
+		t.Fatalf("%v in %s", err, a.body)
+	}
 }
 
 // fails checks the status and the message of an error.
