@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -25,6 +26,7 @@ import (
 //
 //	REAL_ENGINE=tcp://10.89.3.11:2375 go test -tags realengine -run SameAsReal ./internal/dockertest
 func TestSameAsRealEngine(t *testing.T) {
+	defer http.DefaultClient.CloseIdleConnections()
 	host := os.Getenv("REAL_ENGINE")
 	u, err := url.Parse(host)
 	if err != nil || u.Host == "" {
@@ -210,7 +212,7 @@ GET /events?until=1
 POST /containers/prune?filters={"name":["x"]}
 `
 
-type answer struct {
+type reply struct {
 	Status      int
 	ContentType string
 	Headers     []string
@@ -218,7 +220,7 @@ type answer struct {
 }
 
 // ask sends one line of the script.
-func ask(t *testing.T, host, line string) answer {
+func ask(t *testing.T, host, line string) reply {
 	t.Helper()
 	fields := strings.SplitN(line, " ", 3)
 	body := ""
@@ -250,7 +252,7 @@ func ask(t *testing.T, host, line string) answer {
 	if err != nil {
 		t.Fatalf("%s %s: %v", host, line, err)
 	}
-	a := answer{Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type")}
+	a := reply{Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type")}
 	for k, v := range resp.Header {
 		if k != "Date" && k != "Content-Length" {
 			a.Headers = append(a.Headers, k+": "+strings.Join(v, ","))
@@ -410,4 +412,103 @@ func sortUnmounts(events []string) []string {
 func timeOf(s string) (string, error) {
 	at, err := time.Parse(time.RFC3339Nano, s)
 	return fmt.Sprintf("%d.%09d", at.Unix(), at.Nanosecond()), err
+}
+
+// TestSameStreamsAsRealEngine compares the bytes of hijacked streams, heads included, and of logs.
+func TestSameStreamsAsRealEngine(t *testing.T) {
+	defer http.DefaultClient.CloseIdleConnections()
+	u, err := url.Parse(os.Getenv("REAL_ENGINE"))
+	if err != nil || u.Host == "" {
+		t.Fatalf("REAL_ENGINE names no engine: %v", err)
+	}
+	d := New(t, Options{Images: []string{"busybox"}, ServerVersion: "20.10.24+dfsg1"})
+	hosts := []string{u.Host, d.HostPort()}
+	for _, host := range hosts {
+		ask(t, host, `DELETE /containers/cmps?force=1`)
+		ask(t, host, `POST /containers/create?name=cmps {"Image":"busybox","Cmd":["cat"],"OpenStdin":true}`)
+		ask(t, host, `POST /containers/cmps/start`)
+		defer ask(t, host, `DELETE /containers/cmps?force=1`)
+	}
+	const upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\n"
+	for name, talk := range map[string]func(host string) string{
+		"attach, upgraded": func(h string) string {
+			return converse(t, h, "/containers/cmps/attach?stream=1&stdin=1&stdout=1&stderr=1", upgrade, "", "hello\n", "hello\n")
+		},
+		"attach, the old way": func(h string) string {
+			return converse(t, h, "/containers/cmps/attach?stream=1&stdin=1&stdout=1&stderr=1", "", "", "hello\n", "hello\n")
+		},
+		"attach to nothing": func(h string) string {
+			return converse(t, h, "/containers/nope/attach?stream=1&stdout=1", upgrade, "", "", "nope\r\n")
+		},
+		"exec, upgraded": func(h string) string {
+			return converse(t, h, "/exec/"+execID(t, h, `["sh","-c","echo a; exit 4"]`)+"/start", upgrade, `{"Detach":false}`, "", "a\n")
+		},
+		"exec, the old way": func(h string) string {
+			return converse(t, h, "/exec/"+execID(t, h, `["echo","a"]`)+"/start", "", `{"Detach":false}`, "", "a\n")
+		},
+		"exec of nothing": func(h string) string {
+			return converse(t, h, "/exec/"+execID(t, h, `["nosuchcmd"]`)+"/start", upgrade, `{"Detach":false}`, "", "unknown\r\n")
+		},
+		"exec twice": func(h string) string {
+			id := execID(t, h, `["true"]`)
+			ask(t, h, `POST /exec/`+id+`/start {"Detach":true}`)
+			for !strings.Contains(fmt.Sprint(ask(t, h, `GET /exec/`+id+`/json`).Body), "ExitCode:0") {
+			}
+			return converse(t, h, "/exec/"+id+"/start", upgrade, `{"Detach":false}`, "", "run\r\n")
+		},
+		"exec with stdin": func(h string) string {
+			return converse(t, h, "/exec/"+execID(t, h, `["cat"]`)+"/start", upgrade, `{"Detach":false}`, "in\n", "in\n")
+		},
+	} {
+		if diff := cmp.Diff(talk(hosts[0]), talk(hosts[1])); diff != "" {
+			t.Errorf("%s (-real +fake)\n%s", name, diff)
+		}
+	}
+}
+
+func execID(t *testing.T, host, cmd string) string {
+	t.Helper()
+	resp, err := http.Post("http://"+host+"/containers/cmps/exec", "application/json",
+		strings.NewReader(`{"Cmd":`+cmd+`,"AttachStdin":true,"AttachStdout":true,"AttachStderr":true}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var v struct{ ID string }
+	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil || v.ID == "" {
+		t.Fatalf("exec create: %s, %v", resp.Status, err)
+	}
+	return v.ID
+}
+
+// converse posts, reads the head, says something and reads until the answer ends with last; the date is left out.
+func converse(t *testing.T, host, path, headers, body, say, last string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if body != "" {
+		headers += "Content-Type: application/json\r\n"
+	}
+	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s", path, headers, len(body), body)
+	var got []byte
+	buf := make([]byte, 4096)
+	said := say == ""
+	for !said || !bytes.HasSuffix(got, []byte(last)) {
+		n, err := conn.Read(buf)
+		got = append(got, buf[:n]...)
+		if err != nil {
+			t.Fatalf("%s: %v after %q", host, err, got)
+		}
+		if !said && bytes.Contains(got, []byte("\r\n\r\n")) {
+			said = true
+			io.WriteString(conn, say)
+		}
+	}
+	return hexLong.ReplaceAllString(string(got), "HEX")
 }

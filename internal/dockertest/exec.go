@@ -88,8 +88,8 @@ func (d *Daemon) startExec(w http.ResponseWriter, r *request) error {
 	}
 	d.mu.Lock()
 	e, err := d.findExec(r.name)
-	if err == nil {
-		err = e.startable()
+	if err == nil && !e.c.running() {
+		err = e.c.notRunning()
 	}
 	if err != nil {
 		d.mu.Unlock()
@@ -116,7 +116,7 @@ func (d *Daemon) startExec(w http.ResponseWriter, r *request) error {
 	d.mu.Unlock()
 	defer d.closeReader(s.reader)
 
-	if s.hijack, err = takeOver(w, r, rawOrMultiplexed(r, e.req.Tty)); err != nil {
+	if s.hijack, err = takeOver(w, r, rawOrMultiplexed(r, e.req.Tty), "Api-Version", "Docker-Experimental", "Ostype", "Server"); err != nil {
 		return err
 	}
 	d.runExec(e, s)
@@ -126,12 +126,9 @@ func (d *Daemon) startExec(w http.ResponseWriter, r *request) error {
 // runExec begins the command behind the head and streams. A start that fails now can only be told in the stream.
 func (d *Daemon) runExec(e *exec, s *stream) {
 	d.mu.Lock()
-	err := e.startable()
-	if err == nil {
-		err = e.begin()
-	}
-	if err != nil {
-		e.out.write(d.now(), systemerr, []byte(err.Error()))
+	if err := e.begin(); err != nil {
+		s.frames.only[stdout] = true
+		e.out.write(d.now(), stdout, []byte(err.Error()+"\r\n"))
 		s.ended = closed()
 	}
 	d.mu.Unlock()
@@ -163,6 +160,9 @@ func (e *exec) startable() error {
 
 // begin starts the command.
 func (e *exec) begin() error {
+	if err := e.startable(); err != nil {
+		return err
+	}
 	e.started = true
 	e.emit("exec_start: " + e.label())
 	steps, ok := compile(e.req.Cmd)

@@ -97,6 +97,26 @@ func TestHangSilencesOpenStreams(t *testing.T) {
 	})
 }
 
+func TestAClientThatDoesNotReadHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := New(nil, Options{Network: "mem", Containers: 50})
+		defer d.Close()
+		conn, err := d.Dial(t.Context(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "GET /containers/json HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // until the answer, too long for any buffer, is stuck
+		if !d.mu.TryLock() {
+			t.Fatal("the daemon is locked")
+		}
+		d.mu.Unlock()
+	})
+}
+
 func TestCloseEndsAHungDaemon(t *testing.T) {
 	d := New(nil, Options{})
 	d.AddContainer(Container{Name: "web"})

@@ -113,9 +113,32 @@ func (d *Daemon) dispatch(w http.ResponseWriter, r *request) {
 	if d.refuseVersion(w, r) {
 		return
 	}
-	if err := h(d, w, r); err != nil && !errors.Is(err, errAnswered) {
-		d.writeError(w, err)
+	a := &answer{ResponseWriter: w}
+	if err := h(d, a, r); err != nil && !errors.Is(err, errAnswered) {
+		d.writeError(a, err)
 	}
+	a.send()
+}
+
+// answer keeps a handler's JSON until the handler has returned. Handlers write it under Daemon.mu, and a client that does not
+// read, or a hung daemon, must not keep the lock from everyone else.
+type answer struct {
+	http.ResponseWriter
+	status int
+	body   []byte
+}
+
+// Unwrap lets http.ResponseController flush and take over.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+func (a *answer) send() {
+	if a.body == nil {
+		return
+	}
+	a.Header().Set("Content-Type", "application/json")
+	a.WriteHeader(a.status)
+	// A client that has gone is no error of ours.
+	_, _ = a.Write(a.body)
 }
 
 func (d *Daemon) setHeaders(w http.ResponseWriter, _ *request) {
@@ -187,16 +210,17 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	if err != nil {
 		panic(fmt.Sprintf("dockertest: encode %T: %v", v, err))
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	// A client that has gone is no error of ours.
-	_, _ = w.Write(append(b, '\n'))
+	if a, ok := w.(*answer); ok {
+		a.status, a.body = status, append(b, '\n')
+		return
+	}
+	a := &answer{ResponseWriter: w, status: status, body: append(b, '\n')}
+	a.send()
 }
 
 func flush(w http.ResponseWriter) {
-	if f, ok := w.(http.Flusher); ok {
-		f.Flush()
-	}
+	// It fails for a client that has gone.
+	_ = http.NewResponseController(w).Flush()
 }
 
 // decode reads a JSON body. eof is the text for an empty one; badStatus the status of Engine 20.10 for garbage on this

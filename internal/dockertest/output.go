@@ -10,9 +10,8 @@ import (
 
 // Streams, as the frames of attach and logs number them.
 const (
-	stdout    = 1
-	stderr    = 2
-	systemerr = 3
+	stdout = 1
+	stderr = 2
 )
 
 const (
@@ -133,7 +132,7 @@ type frames struct {
 }
 
 func (f *frames) write(c chunk) error {
-	if !f.only[c.stream] && c.stream != systemerr {
+	if !f.only[c.stream] {
 		return nil
 	}
 	f.buffer = f.buffer[:0]

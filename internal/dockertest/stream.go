@@ -111,20 +111,20 @@ type hijack struct {
 
 // takeOver sends the head of a hijacked stream: 101 if the client asked for an upgrade, else the old 200 without length. The
 // request's buffered bytes are thrown away: a client that talks before the head has come is not heard by engines either.
-func takeOver(w http.ResponseWriter, r *request, contentType string) (*hijack, error) {
-	h, ok := w.(http.Hijacker)
-	if !ok {
-		return nil, fail(http.StatusInternalServerError, "connection cannot be taken over")
-	}
-	conn, _, err := h.Hijack()
+// Of the headers set so far those in also are sent: exec's head has them, attach's has not.
+func takeOver(w http.ResponseWriter, r *request, contentType string, also ...string) (*hijack, error) {
+	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return nil, fmt.Errorf("take over connection: %w", err)
 	}
-	head := "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
+	head := "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n"
 	if r.Header.Get("Upgrade") != "" {
-		head = "HTTP/1.1 101 UPGRADED\r\nContent-Type: " + contentType + "\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+		head = "HTTP/1.1 101 UPGRADED\r\nContent-Type: " + contentType + "\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
 	}
-	if _, err := io.WriteString(conn, head); err != nil {
+	for _, name := range also {
+		head += name + ": " + w.Header().Get(name) + "\r\n"
+	}
+	if _, err := io.WriteString(conn, head+"\r\n"); err != nil {
 		_ = conn.Close()
 		return nil, errAnswered
 	}
@@ -288,13 +288,9 @@ func (d *Daemon) attachError(w http.ResponseWriter, err error) error {
 	if d.speaks("1.42") {
 		return err
 	}
-	h, ok := w.(http.Hijacker)
-	if !ok {
-		return err
-	}
-	conn, _, herr := h.Hijack()
+	conn, _, herr := http.NewResponseController(w).Hijack()
 	if herr != nil {
-		return fmt.Errorf("take over connection: %w", herr)
+		return err // Do has no connection; the plain answer is as good
 	}
 	status := statusOf(err)
 	_, _ = fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n%s\r\n",

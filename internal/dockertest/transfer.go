@@ -146,11 +146,11 @@ func (d *Daemon) importImage(w http.ResponseWriter, r *request) error {
 		}
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	now := d.now()
 	img := newImage(&config{}, now, []layer{{digest(data), data}}, []historyLine{{Created: timestamp(now), Comment: "Imported from -"}})
 	d.keep(img, ref)
 	d.emitImage("import", img, img.id)
+	d.mu.Unlock()
 	progressWriter{w}.send(progress{Status: img.id})
 	return nil
 }
