@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -250,13 +251,14 @@ func pruneVolumes(s *Server, w http.ResponseWriter, r *request) error {
 		if old && !everything {
 			return s.pruneAnonymous(ctx, n, r, f)
 		}
-		mine := filters{"label": f["label"], "label!": f["label!"]}
+		mine := maps.Clone(f)
+		delete(mine, "all") // which old engines do not know
 		if !old && everything {
 			mine["all"] = []string{"true"}
 		}
 		q := url.Values{}
-		if text := mine.encode(); text != "" {
-			q.Set("filters", text)
+		if len(mine) > 0 {
+			q.Set("filters", mine.encode())
 		}
 		return s.pruneOn(ctx, n, r, q, "VolumesDeleted", fleet.KindVolume)
 	})
