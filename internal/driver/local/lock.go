@@ -5,17 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // lockPath is where all berths of this computer, whatever their store, take turns in changing the network.
-const lockPath = "/run/berth/local.lock"
+const lockPath = "/run/berth-local.lock"
 
 // retryEvery is how often a lock that another process holds is asked for.
 const retryEvery = 20 * time.Millisecond
+
+var errLockGone = errors.New("the lock file was removed")
 
 // lockNetwork waits until no other berth changes the network. The lock ends with unlock or with the process.
 //
@@ -27,12 +28,11 @@ func lockNetwork(ctx context.Context) (unlock func(), err error) {
 		f, err := tryLock(lockPath)
 		if err == nil {
 			return func() {
-				_ = os.Remove(lockPath)               // while it is held: see tryLock
-				_ = f.Close()                         // which is what unlocks
-				_ = os.Remove(filepath.Dir(lockPath)) // stays where others have files in it
+				_ = os.Remove(lockPath) // while it is held: see tryLock
+				_ = f.Close()           // which is what unlocks
 			}, nil
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, os.ErrNotExist) {
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, errLockGone) {
 			return nil, fmt.Errorf("lock the network: %w", err)
 		}
 		select {
@@ -43,12 +43,9 @@ func lockNetwork(ctx context.Context) (unlock func(), err error) {
 	}
 }
 
-// tryLock fails with EWOULDBLOCK while another has it, and with ErrNotExist where the file went away meanwhile.
+// tryLock fails with EWOULDBLOCK while another has it, and with errLockGone where that one took the file along.
 func tryLock(path string) (*os.File, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -59,8 +56,8 @@ func tryLock(path string) (*os.File, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	if named, err := os.Stat(path); err != nil || !os.SameFile(held, named) {
-		return nil, errors.Join(os.ErrNotExist, f.Close())
+	if named, err := os.Lstat(path); err != nil || !os.SameFile(held, named) {
+		return nil, errors.Join(errLockGone, f.Close())
 	}
 	return f, nil
 }

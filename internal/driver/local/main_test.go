@@ -196,7 +196,7 @@ func traces(t *testing.T, id string) []string {
 		look("bridge", run("ip", "-o", "link"), "berth")
 		look("rule", run("iptables-save"), "berth")
 	}
-	for _, pattern := range []string{"/run/berth/local.lock", "/sys/fs/cgroup/berth-" + id, "/sys/fs/cgroup/*/berth-" + id} {
+	for _, pattern := range []string{"/sys/fs/cgroup/berth-" + id, "/sys/fs/cgroup/*/berth-" + id} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
