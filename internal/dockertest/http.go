@@ -257,7 +257,7 @@ func (r *request) number(key string, def, badStatus int) (int, error) {
 }
 
 // Do sends the daemon a request without a network in between: d.Do("POST", "/containers/web/start", nil). body is sent as
-// JSON unless it is nil or []byte. A status of 0 means that a fault dropped the request. Do must not be used for streams that
+// JSON unless it is nil or []byte. Hang and Refuse do not touch it. A status of 0 means that a fault dropped the request. Do must not be used for streams that
 // do not end, nor for attach and exec start.
 func (d *Daemon) Do(method, target string, body any) (status int, answer []byte) {
 	defer func() {

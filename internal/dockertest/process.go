@@ -213,7 +213,8 @@ var signals = map[string]int{
 	"CHLD": 17, "CONT": 18, "STOP": 19, "TSTP": 20, "TTIN": 21, "TTOU": 22, "WINCH": 28,
 }
 
-// deadly are the signals that end a process which has not made other arrangements.
+// deadly are the signals that end a process which has not made other arrangements. Here the fake is kinder than a kernel: as
+// process 1 a plain sleep would ignore them, and every stop in every test would take its ten seconds.
 var deadly = map[int]bool{2: true, 3: true, 6: true, 9: true, 11: true, 15: true}
 
 func parseSignal(s string) (int, bool) {
