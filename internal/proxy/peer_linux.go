@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,7 +15,8 @@ import (
 type peer struct {
 	raw syscall.RawConn
 	// tls peers end their output inside TLS and leave the socket open, so a socket that ends later is their death.
-	tls bool
+	tls  bool
+	unix bool
 }
 
 func newPeer(c net.Conn) peer {
@@ -27,7 +29,8 @@ func newPeer(c net.Conn) peer {
 		return peer{} // closed already: the first read says so
 	}
 	_, isTLS := c.(*tls.Conn)
-	return peer{raw, isTLS}
+	_, isUnix := socket.(*net.UnixConn)
+	return peer{raw, isTLS, isUnix}
 }
 
 // gone tells whether the peer can neither send nor receive any more.
@@ -56,14 +59,39 @@ func (p peer) waitGone(ended bool) bool {
 }
 
 // unread is how many bytes wait in the socket.
-func (p peer) unread() int {
+func (p peer) unread() int { return p.ask(unix.TIOCINQ) }
+
+const (
+	letReadLimit = 250 * time.Millisecond
+	letReadGrace = 5 * time.Millisecond
+	letReadStep  = 100 * time.Microsecond
+)
+
+// letRead gives the peer time to read what was written at since, apart from what comes next. A unix socket tells when that
+// has happened. TCP tells only that it has arrived, so some milliseconds must do. TLS keeps writes apart by itself. Mostly
+// nothing is left to wait for: a program needs longer to start than a client to read a head.
+func (p peer) letRead(since time.Time) {
+	if p.raw == nil || p.tls {
+		return
+	}
+	for {
+		age := time.Since(since)
+		if age >= letReadLimit || p.ask(unix.TIOCOUTQ) == 0 && (p.unix || age >= letReadGrace) {
+			return
+		}
+		time.Sleep(letReadStep)
+	}
+}
+
+// ask reads the length of one of the socket's queues.
+func (p peer) ask(queue uint) int {
 	if p.raw == nil {
 		return 0
 	}
 	n := 0
-	err := p.raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }) // a stream socket always answers
+	err := p.raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), queue) }) // a stream socket always answers
 	if err != nil {
-		return 0
+		return 0 // closed on our side, which its user knows
 	}
 	return n
 }

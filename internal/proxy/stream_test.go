@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -254,6 +255,32 @@ func TestHeadIsOneWriteAndVerbatim(t *testing.T) {
 			defer r.mu.Unlock()
 			if len(r.writes) != 2 || r.writes[0] != tt.want || r.writes[1] != "payload" {
 				t.Errorf("writes %q, want the head and the payload", r.writes)
+			}
+		})
+	}
+}
+
+// docker-py drops what it reads together with the head. Here the engine's output comes with its head at once, and the client is
+// slow to read.
+func TestHeadCanBeReadAlone(t *testing.T) {
+	for _, kind := range []string{"unix", "tls"} {
+		t.Run(kind, func(t *testing.T) {
+			f := newFront(t, kind, rawEngine(t, "tcp", func(c *engineConn) { c.say(head101 + "payload"); c.cat() }), hijack)
+			buf := make([]byte, 8192)
+			for range 100 {
+				c := f.raw(t, ask101)
+				for f.tunnels.Len() == 0 {
+					runtime.Gosched()
+				}
+				n, err := c.Read(buf)
+				if err != nil || string(buf[:n]) != head101 {
+					t.Fatalf("read %q, %v, want the head alone", buf[:n], err)
+				}
+				c.expect(t, "payload")
+				c.closeWrite(t)
+				c.expectEnd(t)
+				c.Close()
+				soon(t, "end of Forward", f.errs)
 			}
 		})
 	}

@@ -28,7 +28,8 @@ const (
 // tunnel joins a client's connection with an engine's. Each direction's end is passed on while the other goes on.
 type tunnel struct {
 	client, engine net.Conn
-	peer           peer // the client's socket
+	peer           peer      // the client's socket
+	headAt         time.Time // when the head was written
 	inputOver      atomic.Bool
 	outputOver     atomic.Bool
 	outputDone     chan struct{} // closed when the client has been told of the output's end, or has been cut
@@ -58,11 +59,12 @@ func splice(w http.ResponseWriter, r *http.Request, engine net.Conn, head, first
 	defer context.AfterFunc(r.Context(), t.abort)()
 	setKeepAlive(client)
 	setKeepAlive(engine)
-	// The head goes in a write of its own: docker-py and others lose output that shares a segment with it.
+	// The head goes in a write of its own: docker-py and others lose output that they read together with it.
 	if _, err := client.Write(head); err != nil {
 		t.abort()
 		return nil
 	}
+	t.headAt = time.Now()
 	t.run(early, first, stallCheck)
 	return nil
 }
@@ -83,7 +85,7 @@ func (t *tunnel) run(early, first []byte, check time.Duration) {
 // stream for a finished one. A reset by the engine is none: that is how the stream ends of a program that left input unread.
 func (t *tunnel) output(first []byte) {
 	defer close(t.outputDone)
-	if err := relay(t.client, t.engine, first); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+	if err := t.say(first); err != nil && !errors.Is(err, syscall.ECONNRESET) {
 		t.abort()
 		return
 	}
@@ -95,6 +97,20 @@ func (t *tunnel) output(first []byte) {
 	if err := errors.Join(closeWrite(t.client), t.client.SetReadDeadline(time.Now().Add(patience))); err != nil {
 		t.abort()
 	}
+}
+
+// say copies the output, the first of it not before the client has had its chance to read the head alone.
+func (t *tunnel) say(first []byte) error {
+	if len(first) == 0 {
+		buf := make([]byte, restSize)
+		n, err := t.engine.Read(buf)
+		if n == 0 && err != nil {
+			return ended(readError{err})
+		}
+		first = buf[:n] // an error that came along comes again
+	}
+	t.peer.letRead(t.headAt)
+	return relay(t.client, t.engine, first)
 }
 
 // clientDied tells whether the client has gone before its output was complete. After that, our own end of output makes the
