@@ -161,9 +161,17 @@ func (p *progress) warn(what string, nodes []*fleet.Node, errs []error) {
 func (p *progress) warnQuietly(nodes []*fleet.Node, errs []error) {
 	for i, err := range errs {
 		if err != nil {
-			p.line(message{Stream: "Warning: node " + nodes[i].Name + ": " + err.Error() + "\n"})
+			p.line(message{Stream: "Warning: " + naming(nodes[i], err) + "\n"})
 		}
 	}
+}
+
+// naming tells an error with its node; one that nobody answered names it already.
+func naming(n *fleet.Node, err error) string {
+	if errors.As(err, new(interface{ Unavailable() })) {
+		return err.Error()
+	}
+	return "node " + n.Name + ": " + err.Error()
 }
 
 const (
