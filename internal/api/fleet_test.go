@@ -49,6 +49,13 @@ func newFleet(t *testing.T, n int, edit ...func(*dockertest.Options)) *testFleet
 			Addr: d.HostPort(), Key: d.HostPort(), Dial: func(ctx context.Context) (net.Conn, error) { return d.Dial(ctx, "", "") },
 		})
 	}
+	f.serve(eps)
+	return f
+}
+
+// serve starts the endpoint and returns once all engines are healthy.
+func (f *testFleet) serve(eps []engine.Endpoint) {
+	f.t.Helper()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	f.cluster = cluster.New(cluster.Options{
 		Engine: engine.Options{APIMax: "1.51", FailureRetry: 3, Log: log, Timing: testTiming()},
@@ -59,11 +66,11 @@ func newFleet(t *testing.T, n int, edit ...func(*dockertest.Options)) *testFleet
 	go func() { done <- f.cluster.Run(ctx, testSource(eps)) }()
 	f.api = New(f.cluster, Options{Version: "test", APIMax: "1.51", ID: "test", Log: log})
 	f.Server = httptest.NewServer(f.api)
-	t.Cleanup(func() {
+	f.t.Cleanup(func() {
 		f.Close()
 		cancel()
 		if err := <-done; err != nil {
-			t.Errorf("cluster: %v", err)
+			f.t.Errorf("cluster: %v", err)
 		}
 	})
 	f.await("all nodes are healthy", func(s *fleet.Snapshot) bool {
@@ -73,9 +80,8 @@ func newFleet(t *testing.T, n int, edit ...func(*dockertest.Options)) *testFleet
 				healthy++
 			}
 		}
-		return healthy == n
+		return healthy == len(eps)
 	})
-	return f
 }
 
 func testTiming() engine.Timing {
