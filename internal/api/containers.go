@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -72,7 +73,7 @@ func changeContainer(s *Server, w http.ResponseWriter, r *request) error {
 func (s *Server) refresh(ctx context.Context, n *fleet.Node, kind fleet.Kind, id string) {
 	ctx, cancel := context.WithTimeout(ctx, refreshLimit)
 	defer cancel()
-	if err := s.fleet.Refresh(ctx, n.ID, kind, id); err != nil {
+	if err := s.fleet.Refresh(ctx, n.ID, kind, id); err != nil && !errors.Is(err, context.Canceled) {
 		s.o.Log.Warn("changed, but not seen yet", "node", n.Name, "kind", kind, "id", id, "error", err)
 	}
 }
@@ -251,6 +252,9 @@ func (s *Server) pruneWith(w http.ResponseWriter, r *request, key string, kind f
 		return err
 	}
 	var sum pruned
+	if kind == fleet.KindVolume {
+		sum.items = []any{} // of all kinds only volumes have an empty list where nothing was pruned
+	}
 	for _, a := range answers {
 		if a != nil {
 			sum.items = append(sum.items, a.items...)

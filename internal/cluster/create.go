@@ -20,10 +20,6 @@ import (
 )
 
 const (
-	// A create that takes longer than this is watched: a ping tells a slow engine from a hung one.
-	slowCreate = 400 * time.Millisecond
-	// pingLimit is how long the watched engine has for it. Together they leave a client's two seconds time to try elsewhere.
-	pingLimit = time.Second
 	// createLimit ends a create that an engine works on without an end.
 	createLimit = 10 * time.Minute
 	// tries bounds how many nodes are asked for one create.
@@ -49,13 +45,14 @@ func (c *Cluster) Create(ctx context.Context, r *schedule.Request, b build) (*ht
 	for id, why := range r.Exclude {
 		ask.Exclude[id] = why
 	}
+	doubts := &doubts{c: c}
 	refused := 0
 	for try := 0; ; try++ {
 		n, err := c.take(seat, &ask)
 		if err != nil {
 			return nil, nil, err
 		}
-		res, err := c.createOn(ctx, n, b)
+		res, err := c.createOn(ctx, n, b, doubts)
 		switch {
 		case err == nil && res.StatusCode == http.StatusConflict && try < tries && c.dropOrphan(ctx, n, r.Name):
 			continue
@@ -75,6 +72,7 @@ func (c *Cluster) Create(ctx context.Context, r *schedule.Request, b build) (*ht
 				return nil, n, err
 			}
 			ask.Exclude[n.ID] = "did not answer"
+			doubts.add(ctx, ask.Exclude)
 		}
 		c.o.Log.Warn("create is tried elsewhere", "container", r.Name, "node", n.Name, "error", err)
 	}
@@ -125,7 +123,7 @@ func (c *Cluster) view(except uint64) schedule.View {
 
 // createOn sends the create to one node. If the engine may have carried it out although it did not say so, what it made is
 // removed when it shows.
-func (c *Cluster) createOn(ctx context.Context, n *fleet.Node, b build) (*http.Response, error) {
+func (c *Cluster) createOn(ctx context.Context, n *fleet.Node, b build, d *doubts) (*http.Response, error) {
 	e, err := c.engineOf(n.ID)
 	if err != nil {
 		return nil, &engine.UnreachableError{Node: n.Name, Err: err}
@@ -138,7 +136,7 @@ func (c *Cluster) createOn(ctx context.Context, n *fleet.Node, b build) (*http.R
 	// The engine finishes what it began even if the client leaves, and the answer tells us what to remove then.
 	work, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), createLimit, fmt.Errorf("no answer within %s", createLimit))
 	defer cancel()
-	work, stop := watch(work, ctx, e)
+	work, stop := watch(work, ctx, e, n.Name, d)
 	res, err := e.Do(work, req)
 	if err == nil {
 		err = buffer(res)
@@ -159,43 +157,6 @@ func (c *Cluster) createOn(ctx context.Context, n *fleet.Node, b build) (*http.R
 		return nil, context.Cause(ctx)
 	}
 	return res, nil
-}
-
-// watch ends the returned context when the engine stops answering pings while a create waits for it, or some time after the
-// client has left.
-func watch(work, client context.Context, e *engine.Engine) (context.Context, func()) {
-	work, cancel := context.WithCancelCause(work)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		wait := slowCreate
-		for {
-			select {
-			case <-work.Done():
-				return
-			case <-client.Done():
-			case <-time.After(wait):
-			}
-			if err := e.Ping(work, pingLimit); err != nil && work.Err() == nil {
-				cancel(err)
-				return
-			}
-			if client.Err() != nil {
-				// Give the engine a moment to say what it made, so that it can be removed now.
-				select {
-				case <-work.Done():
-				case <-time.After(10 * time.Second):
-					cancel(context.Cause(client))
-				}
-				return
-			}
-			wait = 5 * slowCreate
-		}
-	}()
-	return work, func() {
-		cancel(nil)
-		<-done
-	}
 }
 
 // buffer reads the whole answer, so that it can be read after its connection is free.

@@ -233,7 +233,7 @@ func (e *Engine) fail(err error) bool {
 	down := e.failures >= retry
 	if down && n.State == fleet.Healthy {
 		n.State = fleet.Unhealthy
-		e.o.Log.Warn("node lost", "node", n.Name, "addr", n.Addr, "error", err)
+		e.o.Log.Warn("node lost", "node", n.Name, "addr", n.Addr, "error", plain(err))
 	}
 	if down {
 		e.lose(&UnreachableError{Node: n.Name, Err: plain(err), Sent: true})

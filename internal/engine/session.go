@@ -87,15 +87,34 @@ func (e *Engine) keepPinging(ctx context.Context) error {
 
 func (e *Engine) ping(ctx context.Context) error { return e.Ping(ctx, e.o.Timing.PingTimeout) }
 
-// Ping asks for a sign of life within d.
+// Ping asks for a sign of life within d. A node that gives none is placed on last until it does.
 func (e *Engine) Ping(ctx context.Context, d time.Duration) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, d, fmt.Errorf("no answer to a ping within %s", d))
 	defer cancel()
 	_, err := e.get(ctx, "/_ping", "")
-	if err != nil && ctx.Err() != nil && context.Cause(ctx) != context.Canceled {
+	switch {
+	case err == nil:
+		e.trust(100)
+	case ctx.Err() != nil && context.Cause(ctx) != context.Canceled: //nolint:errorlint // the cause is this very value
+		e.trust(doubtful)
 		return &hungError{context.Cause(ctx)}
 	}
 	return err
+}
+
+// doubtful is the health of a node that may be hung: below every other, but better than none.
+const doubtful = 10
+
+// trust sets the health of a node that counts as healthy.
+func (e *Engine) trust(health int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.node.State != fleet.Healthy || e.failures > 0 || e.node.Health == health {
+		return
+	}
+	n := *e.node
+	n.Health = health
+	e.publish(&n)
 }
 
 // keepListing lists everything again at long intervals, as an insurance against events that an engine dropped.
