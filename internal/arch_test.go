@@ -22,11 +22,14 @@ var arrows = map[string][]string{
 	"dockertest":        {},
 	"fleet":             {},
 	"proxy":             {},
+	"provision":         {},
 	"ssh":               {},
 	"term":              {},
 	"machine":           {"cert"},
 	"driver/local":      {"machine", "cert"},
 	"driver/none":       {"machine"},
+	"driver/generic":    {"machine"},
+	"driver/plugin":     {"machine"},
 	"driver/drivertest": {"machine"},
 	"rawjson":           {},
 	"schedule":          {"fleet"},
@@ -37,11 +40,13 @@ var arrows = map[string][]string{
 
 // testArrows are additional arrows allowed in _test.go files.
 var testArrows = map[string][]string{
-	"engine":       {"dockertest"},
-	"cluster":      {"dockertest"},
-	"api":          {"dockertest", "cluster", "engine", "proxy"},
-	"driver/local": {"driver/drivertest"},
-	"driver/none":  {"driver/drivertest"},
+	"engine":         {"dockertest"},
+	"cluster":        {"dockertest"},
+	"api":            {"dockertest", "cluster", "engine", "proxy"},
+	"driver/local":   {"driver/drivertest"},
+	"driver/none":    {"driver/drivertest"},
+	"driver/generic": {"driver/drivertest", "ssh"},
+	"driver/plugin":  {"driver/drivertest"},
 }
 
 // forbidden names say nothing about what is inside.
