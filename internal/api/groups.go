@@ -95,7 +95,10 @@ func (g *groups) youngAt(snap *fleet.Snapshot, o object, now time.Time) *young {
 		return nil
 	}
 	n, ok := snap.Node(y.node)
-	if !ok || now.Sub(y.since) > youth || markOf(n, o) != y.mark || inUse(n, y) {
+	if !ok || markOf(n, o) != y.mark {
+		return nil // the picture may be older than the record
+	}
+	if now.Sub(y.since) > youth || inUse(n, y) {
 		delete(g.young, o)
 		return nil
 	}

@@ -309,6 +309,12 @@ func (s *Server) inspectPredefined(w http.ResponseWriter, r *request, name strin
 	if err := partial(w, nodes, errs); err != nil {
 		return err
 	}
+	for _, n := range s.fleet.Snapshot().Nodes() {
+		asked := slices.ContainsFunc(nodes, func(o *fleet.Node) bool { return o.ID == n.ID })
+		if !asked && n.State != fleet.Healthy {
+			w.Header().Add("X-Berth-Partial", n.Name)
+		}
+	}
 	var whole *rawjson.Object
 	containers := new(rawjson.Object)
 	for i, o := range answers {
