@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"berth/internal/fleet"
@@ -71,50 +72,45 @@ func (s *Server) bring(ctx context.Context, img *image, n *fleet.Node) error {
 		if err != nil {
 			return err
 		}
-		now, err := s.bringOnce(ctx, img, n)
+		done, err := s.bringOnce(ctx, img.ref, n)
 		unlock()
-		if err != nil || now == nil {
+		if err != nil || done {
 			return err
 		}
-		img = now
+		if img, err = s.findImage(img.ref); err != nil {
+			return err
+		}
 	}
 	return fmt.Errorf("image %s keeps changing", img.ref)
 }
 
-// bringOnce returns what the reference means now, if that is not on the node yet.
-func (s *Server) bringOnce(ctx context.Context, img *image, n *fleet.Node) (*image, error) {
-	img, err := s.findImage(img.ref) // another may have brought it while we waited
-	if err != nil {
-		return nil, err
-	}
-	if img.knownOn(n.ID) {
-		return nil, nil
+// bringOnce is not done if the reference means something else by now. It asks what it means after a wait for the lock.
+func (s *Server) bringOnce(ctx context.Context, ref string, n *fleet.Node) (done bool, err error) {
+	img, err := s.findImage(ref)
+	if err != nil || img.knownOn(n.ID) {
+		return err == nil, err
 	}
 	id := img.id
 	if !img.on(n.ID) {
 		if id, err = s.copyImage(ctx, img, n); err != nil {
-			return nil, err
+			return false, err
 		}
 	}
 	if img.tag == "" {
 		s.refresh(ctx, n, fleet.KindImage, "")
-		return nil, nil
+		return true, nil
 	}
-	now, err := s.findImage(img.ref)
-	if err != nil {
-		return nil, err
-	}
-	if now.id != img.id {
-		return now, nil
+	if now, err := s.findImage(ref); err != nil || now.id != img.id {
+		return false, err
 	}
 	s.images.copies.Add([2]string{n.ID, img.tag}, id)
 	repo, tag := splitTag(img.tag)
 	_, err = s.ask(ctx, n, http.MethodPost, n.API, "/images/"+id+"/tag", url.Values{"repo": {repo}, "tag": {tag}}, nil)
 	if err != nil {
-		return nil, fmt.Errorf("tag %s on node %s: %w", img.tag, n.Name, err)
+		return false, fmt.Errorf("tag %s on node %s: %w", img.tag, n.Name, err)
 	}
 	s.refresh(ctx, n, fleet.KindImage, "")
-	return nil, nil
+	return true, nil
 }
 
 // copyImage streams an image from one of its holders to a node, and returns its ID there. It goes without its names: they
@@ -166,39 +162,44 @@ func (s *Server) copyBetween(ctx context.Context, from fleet.ImageRef, to *fleet
 		return "", &sourceError{err}
 	}
 	body := &watchedBody{r: res.Body}
-	load, err := s.open(ctx, to, http.MethodPost, to.API, "/images/load", url.Values{"quiet": {"1"}}, body, tarHeader())
-	if body.failed != nil {
-		err = &sourceError{body.failed}
+	id, err = s.load(ctx, to, from.Image.ID, body)
+	if failed := body.failed.Load(); err != nil && failed != nil {
+		err = &sourceError{*failed}
 	}
+	return id, err
+}
+
+// load gives a node the archive of one image without names, and returns the ID that it has there.
+func (s *Server) load(ctx context.Context, n *fleet.Node, id string, archive io.Reader) (string, error) {
+	res, err := s.open(ctx, n, http.MethodPost, n.API, "/images/load", url.Values{"quiet": {"1"}}, archive, tarHeader())
 	if err != nil {
 		return "", err
 	}
-	defer load.Body.Close()
-	id = from.Image.ID
-	err = readMessages(load, func(m message) {
+	defer res.Body.Close()
+	err = readMessages(res, func(m message) {
 		if loaded, ok := strings.CutPrefix(m.Stream, "Loaded image ID: "); ok {
 			id = strings.TrimSpace(loaded)
 		}
 	})
 	if err != nil {
-		return "", fmt.Errorf("load on node %s: %w", to.Name, err)
+		return "", fmt.Errorf("load on node %s: %w", n.Name, err)
 	}
 	return id, nil
 }
 
 func tarHeader() http.Header { return http.Header{"Content-Type": {"application/x-tar"}} }
 
-// watchedBody remembers that reading failed, which a sender reports as its own failure. The sender has returned before
-// failed is looked at.
+// watchedBody remembers that reading failed, which a sender reports as its own failure. The sender may go on reading beside
+// the one who asks.
 type watchedBody struct {
 	r      io.Reader
-	failed error
+	failed atomic.Pointer[error]
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		b.failed = err
+		b.failed.Store(&err)
 	}
 	return n, err
 }

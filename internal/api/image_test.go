@@ -227,6 +227,26 @@ func TestLastWriterWins(t *testing.T) {
 	}
 }
 
+// What went through this manager counts even where the engines' events do not tell, as when they were too many.
+func TestOwnWriteCountsWithoutAnEvent(t *testing.T) {
+	f := newFleet(t, 2, only(map[string][]string{"n1": {"old:1", "new:1"}, "n2": {"old:1", "new:1"}}))
+	for i, ref := range []string{"old:1", "new:1"} {
+		d := f.daemons[i]
+		if status, b := d.Do("POST", "/images/"+ref+"/tag?repo=app&tag=x", nil); status != 201 {
+			t.Fatalf("tag = %d %s", status, b)
+		}
+	}
+	f.await("both tags are seen", func(s *fleet.Snapshot) bool { found, _ := s.Images("app:x"); return len(found) == 2 })
+	for i, ref := range []string{"old:1", "new:1", "old:1"} {
+		n, _ := f.cluster.Snapshot().NodeByName(f.daemons[i%2].Name())
+		f.api.imageWritten(n, "docker.io/library/app:x")
+		img, err := f.api.findImage("app:x")
+		if want := f.daemons[0].Images()[ref]; err != nil || img.id != want || img.first().ID != n.ID {
+			t.Errorf("app:x written on %s = %+v, %v, want %s", n.Name, img, err, want)
+		}
+	}
+}
+
 func TestUnreachableHolderIsNamed(t *testing.T) {
 	f := newFleet(t, 2, only(map[string][]string{"n2": {"app:1"}}))
 	f.daemons[1].Refuse()

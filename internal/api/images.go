@@ -120,11 +120,20 @@ func (s *Server) findImage(ref string) (*image, error) {
 		if alias, ok := s.images.aliases.Get([2]string{n.ID, id}); ok {
 			id = alias
 		}
-		if i, ok := n.FindImage(id); ok {
+		if i, ok := imageByID(n, id); ok {
 			img.holders = append(img.holders, fleet.ImageRef{Node: n, Image: i})
 		}
 	}
 	return img, nil
+}
+
+// imageByID finds a node's image in the order that the node keeps.
+func imageByID(n *fleet.Node, id string) (*fleet.Image, bool) {
+	i, ok := slices.BinarySearchFunc(n.Images, id, func(i *fleet.Image, id string) int { return strings.Compare(i.ID, id) })
+	if !ok {
+		return nil, false
+	}
+	return n.Images[i], true
 }
 
 // sameImage tells whether a node's image is the one with the ID, or a copy of it that got another: what an ID is the sum of
