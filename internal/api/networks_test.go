@@ -139,6 +139,8 @@ func TestNetworkErrorsAreTheEngines(t *testing.T) {
 	f.fails("POST", "/networks/create", map[string]any{"Name": "web"}, 409, "network with name web already exists")
 	f.fails("POST", "/networks/create", map[string]any{"Name": "n1/web"}, 409, "network with name web already exists")
 	f.fails("POST", "/networks/create", map[string]any{"Name": "bridge"}, 403, "operation is not permitted on predefined bridge network ")
+	f.fails("POST", "/networks/create", map[string]any{"Name": "x1", "ConfigFrom": map[string]string{"Network": "nope"}}, 404,
+		`configuration network "nope" does not exist`)
 	f.fails("POST", "/networks/create", nil, 400, "got EOF while reading request body")
 	f.fails("POST", "/networks/create", []string{"x"}, 400, "request body: not a JSON object")
 	f.fails("GET", "/networks/nope", nil, 404, "network nope not found")
