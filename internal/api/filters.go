@@ -10,9 +10,22 @@ import (
 // filters are the `filters` parameter: values by name.
 type filters map[string][]string
 
-// parseFilters reads both forms that clients send: {"k":["v"]} and {"k":{"v":true}}. Names that are not in known are
-// refused as engines do.
+// parseFilters is anyFilters, but names that are not in known are refused as engines do.
 func parseFilters(q url.Values, known ...string) (filters, error) {
+	f, err := anyFilters(q)
+	if err != nil {
+		return nil, err
+	}
+	for k := range f {
+		if !slices.Contains(known, k) {
+			return nil, invalidf("invalid filter '%s'", k)
+		}
+	}
+	return f, nil
+}
+
+// anyFilters reads both forms that clients send: {"k":["v"]} and {"k":{"v":true}}.
+func anyFilters(q url.Values) (filters, error) {
 	raw := q.Get("filters")
 	if raw == "" {
 		return filters{}, nil
@@ -23,9 +36,6 @@ func parseFilters(q url.Values, known ...string) (filters, error) {
 	}
 	f := filters{}
 	for k, v := range fields {
-		if !slices.Contains(known, k) {
-			return nil, invalidf("invalid filter '%s'", k)
-		}
 		values, err := filterValues(v)
 		if err != nil {
 			return nil, invalidf("invalid filter '%s': %v", k, err)
@@ -78,26 +88,18 @@ func (f filters) labels(name string, get func(key string) (string, bool)) bool {
 	return true
 }
 
-// boolean reads the value of a filter that is true or false.
+// boolean reads the value of a filter that is true or false; given says whether there is one.
 func (f filters) boolean(name string) (value, given bool, err error) {
-	if !f.has(name) {
+	values, given := f[name]
+	if !given {
 		return false, false, nil
 	}
-	value, err = parseTruth(f[name][0])
-	if err != nil || len(f[name]) > 1 {
-		return false, true, invalidf("invalid filter '%s=%v'", name, f[name])
+	no := slices.Contains(values, "0") || slices.Contains(values, "false")
+	yes := slices.Contains(values, "1") || slices.Contains(values, "true")
+	if no == yes {
+		return false, true, invalidf("invalid filter '%s=%v'", name, values)
 	}
-	return value, true, nil
-}
-
-func parseTruth(s string) (bool, error) {
-	switch strings.ToLower(s) {
-	case "1", "t", "true":
-		return true, nil
-	case "0", "f", "false":
-		return false, nil
-	}
-	return false, invalidf("not a truth value: %q", s)
+	return yes, true, nil
 }
 
 // encode gives the parameter back for a node, without some names.

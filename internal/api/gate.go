@@ -13,7 +13,7 @@ import (
 // minAPI is the oldest API version that clients may speak.
 const minAPI = "1.24"
 
-var versioned = regexp.MustCompile(`^/v([0-9]{1,3}\.[0-9]{1,3})(/.*)?$`)
+var versioned = regexp.MustCompile(`^/v([0-9][0-9.]*)(/.*)?$`)
 
 // gate knows the one API version that the endpoint advertises: the newest engine's, but no newer than what we have verified.
 // It never goes down while the manager lives, because clients keep what they negotiated.
@@ -47,7 +47,9 @@ func (g *gate) advertised(s *fleet.Snapshot) string {
 	return g.high
 }
 
-// pass takes the version off a path and checks it. A path without one speaks the newest.
+// pass takes the version off a path and checks it. A path without one speaks the newest. What is newer than all engines but
+// verified is let through, since each request is moved into its engine's range anyway: a client may have negotiated it
+// before any engine was reached, or with a manager that had a newer engine, and keeps it for its lifetime.
 func (g *gate) pass(path string, s *fleet.Snapshot) (version, rest string, err error) {
 	newest := g.advertised(s)
 	m := versioned.FindStringSubmatch(path)
@@ -55,7 +57,7 @@ func (g *gate) pass(path string, s *fleet.Snapshot) (version, rest string, err e
 		return newest, path, nil
 	}
 	switch {
-	case fleet.CompareVersions(m[1], newest) > 0:
+	case fleet.CompareVersions(m[1], newest) > 0 && fleet.CompareVersions(m[1], g.max) > 0:
 		return "", "", invalid(fmt.Sprintf("client version %s is too new. Maximum supported API version is %s", m[1], newest))
 	case fleet.CompareVersions(m[1], minAPI) < 0:
 		return "", "", &statusError{

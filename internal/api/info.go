@@ -10,42 +10,87 @@ import (
 	"strings"
 	"time"
 
-	"github.com/docker/go-units"
-
 	"berth/internal/fleet"
 	"berth/internal/rawjson"
 )
 
 func count(n int) string { return strconv.Itoa(n) }
 
-// showInfo is the fleet as one engine: a healthy node's answer with the sums, the common values and the table of nodes in
-// the place of what is that node's own.
+// showInfo is the fleet as one engine: a node's answer with the sums, the common values and the table of nodes in the place
+// of what is that node's own. Fields that we do not know stay as that node has them.
 func showInfo(s *Server, w http.ResponseWriter, _ *request) error {
 	snap := s.fleet.Snapshot()
+	infos := infosOf(snap)
 	o := new(rawjson.Object)
-	for _, n := range snap.Nodes() {
-		if n.State == fleet.Healthy || o.Len() == 0 {
-			if i := infoObject(n); i.Len() > 0 && (o.Len() == 0 || n.State == fleet.Healthy) {
-				o = i
-				if n.State == fleet.Healthy {
-					break
-				}
-			}
-		}
+	if len(infos) > 0 {
+		o = infos[0].copy()
+	} else {
+		blankInfo(o)
 	}
-	s.addSums(o, snap)
-	s.addCommon(o, snap)
-	s.addCapabilities(o, snap)
+	addSums(o, snap)
+	s.addNames(o, snap)
+	addCommon(o, infos)
+	addUnions(o, infos)
 	o.Set("SystemStatus", s.nodeTable(snap))
-	o.Set("Warnings", s.warnings(snap))
+	o.Set("Warnings", warnings(snap, infos))
 	o.SetRaw("Swarm", []byte(`{"NodeID":"","NodeAddr":"","LocalNodeState":"inactive","ControlAvailable":false,"Error":"","RemoteManagers":null}`))
 	o.Set("Nodes", nodeList(snap))
 	writeRaw(w, http.StatusOK, append(o.Bytes(), '\n'))
 	return nil
 }
 
+// infos are the answers of several nodes to GET /info.
+type infos []nodeInfo
+
+type nodeInfo struct {
+	o   *rawjson.Object
+	raw []byte
+}
+
+// copy is the answer once more, to be changed.
+func (i nodeInfo) copy() *rawjson.Object {
+	o, err := rawjson.ParseTrusted(i.raw)
+	if err != nil {
+		return new(rawjson.Object) // infosOf has parsed it before
+	}
+	return o
+}
+
+// infosOf reads the healthy nodes, or what was last heard of the others if none is.
+func infosOf(snap *fleet.Snapshot) infos {
+	var up, down infos
+	for _, n := range snap.Nodes() {
+		o, err := rawjson.ParseTrusted(n.Info)
+		if err != nil {
+			continue // never reached: it has said nothing yet
+		}
+		if n.State == fleet.Healthy {
+			up = append(up, nodeInfo{o, n.Info})
+		} else {
+			down = append(down, nodeInfo{o, n.Info})
+		}
+	}
+	if len(up) == 0 {
+		return down
+	}
+	return up
+}
+
+// blankInfo is a fleet without a node that ever answered; clients look into these fields without a question.
+func blankInfo(o *rawjson.Object) {
+	o.SetRaw("Plugins", []byte(`{"Volume":[],"Network":[],"Authorization":null,"Log":[]}`))
+	o.SetRaw("RegistryConfig", []byte(`{"InsecureRegistryCIDRs":[],"IndexConfigs":{},"Mirrors":[]}`))
+	for _, k := range []string{"MemoryLimit", "SwapLimit", "CpuCfsPeriod", "CpuCfsQuota", "CPUShares", "CPUSet", "PidsLimit", "IPv4Forwarding", "OomKillDisable"} {
+		o.Set(k, true) // else clients warn of what no node lacks
+	}
+	o.Set("OSType", "linux")
+	o.Set("IndexServerAddress", "https://index.docker.io/v1/")
+	o.Set("SecurityOptions", []string{})
+	o.Set("Runtimes", map[string]any{})
+}
+
 // addSums adds up what one engine would have as much of.
-func (s *Server) addSums(o *rawjson.Object, snap *fleet.Snapshot) {
+func addSums(o *rawjson.Object, snap *fleet.Snapshot) {
 	var cpus, memory int64
 	var running, paused, stopped int
 	images := map[string]bool{}
@@ -64,134 +109,141 @@ func (s *Server) addSums(o *rawjson.Object, snap *fleet.Snapshot) {
 			files, routines, listeners = files+c.NFd, routines+c.NGoroutines, listeners+c.NEventsListener
 		}
 	}
-	for k, v := range map[string]int64{
-		"NCPU": cpus, "MemTotal": memory, "Images": int64(len(images)), "NFd": files, "NGoroutines": routines, "NEventsListener": listeners,
-		"Containers": int64(running + paused + stopped), "ContainersRunning": int64(running), "ContainersPaused": int64(paused), "ContainersStopped": int64(stopped),
+	for _, sum := range []struct {
+		key   string
+		value int64
+	}{
+		{"Containers", int64(running + paused + stopped)}, {"ContainersRunning", int64(running)}, {"ContainersPaused", int64(paused)},
+		{"ContainersStopped", int64(stopped)}, {"Images", int64(len(images))}, {"NCPU", cpus}, {"MemTotal", memory},
+		{"NFd", files}, {"NGoroutines", routines}, {"NEventsListener", listeners},
 	} {
-		o.Set(k, v)
+		o.Set(sum.key, sum.value)
 	}
 }
 
-func (s *Server) addCommon(o *rawjson.Object, snap *fleet.Snapshot) {
-	c := commonOf(snap)
+// addNames puts the endpoint's own in the place of a node's.
+func (s *Server) addNames(o *rawjson.Object, snap *fleet.Snapshot) {
 	o.Set("ID", s.o.ID)
 	o.Set("Name", "berth")
 	o.Set("ServerVersion", s.serverVersion(snap))
-	o.Set("OSType", c.os)
-	o.Set("OperatingSystem", c.operatingSystem)
-	o.Set("KernelVersion", c.kernel)
-	if o.Set("Driver", c.driver); c.driver == "mixed" {
-		o.Set("DriverStatus", [][2]string{})
-	}
-	if o.Get("Architecture") == nil {
-		o.Set("Architecture", c.arch)
-	}
 	o.Set("SystemTime", s.o.Now().UTC().Format(time.RFC3339Nano))
 	o.Set("Labels", []string{"berth.nodes=" + count(len(snap.Nodes()))})
 }
 
-// addCapabilities says yes only where every node does.
-func (s *Server) addCapabilities(o *rawjson.Object, snap *fleet.Snapshot) {
-	flags := []string{
-		"MemoryLimit", "SwapLimit", "KernelMemory", "KernelMemoryTCP", "CpuCfsPeriod", "CpuCfsQuota", "CPUShares", "CPUSet", "PidsLimit",
-		"OomKillDisable", "IPv4Forwarding", "BridgeNfIptables", "BridgeNfIp6tables", "ExperimentalBuild", "LiveRestoreEnabled",
+// addCommon takes the most frequent value of what one engine has one of. What people read says so where nodes differ.
+func addCommon(o *rawjson.Object, all infos) {
+	for _, k := range []string{
+		"OSType", "Architecture", "CgroupDriver", "LoggingDriver", "DefaultRuntime", "InitBinary", "DockerRootDir", "ContainerdCommit",
+		"RuncCommit", "InitCommit",
+	} {
+		if v, _ := all.majority(k); v != nil {
+			o.SetRaw(k, v)
+		}
 	}
-	runtimes := new(rawjson.Object)
-	cgroup := ""
-	for _, n := range snap.Nodes() {
-		if n.State != fleet.Healthy {
+	for _, k := range []string{"OperatingSystem", "KernelVersion", "OSVersion"} {
+		if v, mixed := all.majority(k); mixed {
+			o.Set(k, "mixed ("+count(len(all))+" nodes)")
+		} else if v != nil {
+			o.SetRaw(k, v)
+		}
+	}
+	if string(o.Get("OperatingSystem")) == `"Docker Desktop"` {
+		o.Set("OperatingSystem", "Docker Desktop under berth") // by the bare name clients expect its socket on their own machine
+	}
+	if _, mixed := all.majority("Driver"); mixed {
+		o.Set("Driver", "mixed")
+		o.Set("DriverStatus", [][2]string{})
+	}
+	for _, i := range all {
+		if string(i.o.Get("CgroupVersion")) == `"1"` {
+			o.Set("CgroupVersion", "1")
+		}
+	}
+	for _, k := range []string{
+		"MemoryLimit", "SwapLimit", "KernelMemory", "KernelMemoryTCP", "CpuCfsPeriod", "CpuCfsQuota", "CPUShares", "CPUSet", "PidsLimit",
+		"OomKillDisable", "IPv4Forwarding", "BridgeNfIptables", "BridgeNfIp6tables", "Debug", "ExperimentalBuild", "LiveRestoreEnabled",
+	} {
+		if slices.ContainsFunc(all, func(i nodeInfo) bool { return bytes.Equal(i.o.Get(k), []byte("false")) }) {
+			o.Set(k, false) // yes only where every node says yes
+		}
+	}
+}
+
+// majority is the most frequent value of a field, the first node's in a draw, and whether there are others.
+func (all infos) majority(key string) (value json.RawMessage, mixed bool) {
+	votes := map[string]int{}
+	for _, i := range all {
+		v := i.o.Get(key)
+		if v == nil {
 			continue
 		}
-		i := infoObject(n)
-		for _, f := range flags {
-			if o.Has(f) && bytes.Equal(i.Get(f), []byte("false")) {
-				o.Set(f, false)
+		if votes[string(v)]++; value == nil || votes[string(v)] > votes[string(value)] {
+			value = v
+		}
+	}
+	return value, len(votes) > 1
+}
+
+// tally counts the entries of a list over all nodes, in the order of their first appearance.
+func (all infos) tally(key string) (order []string, votes map[string]int) {
+	votes = map[string]int{}
+	for _, i := range all {
+		var has []string
+		if i.o.Decode(key, &has) != nil {
+			continue // no list of words: nothing that we could count
+		}
+		for _, v := range has {
+			if votes[v]++; votes[v] == 1 {
+				order = append(order, v)
 			}
 		}
-		if r, err := i.Object("Runtimes"); err == nil {
+	}
+	return order, votes
+}
+
+// addUnions shows what some node has, of which placement or the user has to know.
+func addUnions(o *rawjson.Object, all infos) {
+	if len(all) == 0 {
+		return
+	}
+	runtimes := new(rawjson.Object)
+	plugins := map[string][]string{"Volume": {}, "Network": {}, "Authorization": nil, "Log": {}}
+	for _, i := range all {
+		if r, err := i.o.Object("Runtimes"); err == nil {
 			for _, k := range r.Keys() {
 				runtimes.SetRaw(k, r.Get(k))
 			}
 		}
-		var v string
-		if i.Decode("CgroupVersion", &v) == nil && (cgroup == "" || v == "1") {
-			cgroup = v
+		var has map[string][]string
+		if i.o.Decode("Plugins", &has) == nil {
+			for kind, names := range has {
+				plugins[kind] = append(plugins[kind], names...)
+			}
 		}
 	}
-	if runtimes.Len() > 0 {
-		o.Set("Runtimes", runtimes)
+	for kind, names := range plugins {
+		slices.Sort(names)
+		plugins[kind] = slices.Compact(names)
 	}
-	if cgroup != "" {
-		o.Set("CgroupVersion", cgroup)
-	}
+	o.Set("Runtimes", runtimes)
+	o.Set("Plugins", plugins)
+	o.Set("SecurityOptions", all.securityOptions())
 }
 
-// nodeTable is classic Swarm's table in `docker info`: the client prints the pairs as they are.
-func (s *Server) nodeTable(snap *fleet.Snapshot) [][2]string {
-	policy := s.fleet.Policy()
-	role, primary := "primary", ""
-	if s.o.Role != nil {
-		role, primary = s.o.Role()
+// securityOptions are those that all nodes have, and those of a single one that take abilities away.
+func (all infos) securityOptions() []string {
+	order, votes := all.tally("SecurityOptions")
+	kept := []string{}
+	for _, v := range order {
+		if votes[v] == len(all) || strings.HasPrefix(v, "name=rootless") || strings.HasPrefix(v, "name=userns") {
+			kept = append(kept, v)
+		}
 	}
-	rows := [][2]string{{"Role", role}}
-	if primary != "" {
-		rows = append(rows, [2]string{"Primary", primary})
-	}
-	strategy := policy.Strategy
-	if strategy == "" {
-		strategy = "spread"
-	}
-	rows = append(rows,
-		[2]string{"Strategy", strategy},
-		[2]string{"Filters", strings.Join(policy.Filters, ", ")},
-		[2]string{"Nodes", count(len(snap.Nodes()))})
-	for _, n := range snap.Nodes() {
-		rows = append(rows, nodeRows(n, policy.Overcommit)...)
-	}
-	return rows
+	return kept
 }
 
-func nodeRows(n *fleet.Node, overcommit float64) [][2]string {
-	total := len(n.Containers)
-	containers := count(total)
-	if n.State == fleet.Healthy {
-		containers = fmt.Sprintf("%d (%d Running, %d Paused, %d Stopped)", total, n.Sum.Running, n.Sum.Paused, n.Sum.Stopped)
-	}
-	cpus := float64(n.CPUs) * (1 + overcommit)
-	memory := float64(n.Memory) * (1 + overcommit)
-	rows := [][2]string{
-		{" " + n.Name, n.Addr},
-		{"  └ ID", n.ID},
-		{"  └ Status", n.State.String()},
-		{"  └ Containers", containers},
-		{"  └ Reserved CPUs", trim(float64(n.Sum.NanoCPUs)/1e9) + " / " + trim(cpus)},
-		{"  └ Reserved Memory", units.BytesSize(float64(n.Sum.Memory)) + " / " + units.BytesSize(memory)},
-		{"  └ Labels", labelList(n.Labels)},
-	}
-	if n.Error != "" {
-		rows = append(rows, [2]string{"  └ Error", n.Error})
-	}
-	return append(rows,
-		[2]string{"  └ UpdatedAt", n.UpdatedAt.UTC().Format(time.RFC3339)},
-		[2]string{"  └ ServerVersion", n.Version})
-}
-
-// trim writes a number of CPUs without needless zeros.
-func trim(f float64) string {
-	return strings.TrimSuffix(strings.TrimRight(strconv.FormatFloat(f, 'f', 2, 64), "0"), ".")
-}
-
-func labelList(labels map[string]string) string {
-	list := make([]string, 0, len(labels))
-	for k, v := range labels {
-		list = append(list, k+"="+v)
-	}
-	slices.Sort(list)
-	return strings.Join(list, ", ")
-}
-
-// warnings say what is wrong with the fleet; the client prints them last.
-func (s *Server) warnings(snap *fleet.Snapshot) []string {
+// warnings say what is wrong with the fleet, and what engines say themselves, once; the client prints them last.
+func warnings(snap *fleet.Snapshot, all infos) []string {
 	var out []string
 	for _, n := range snap.Nodes() {
 		if n.State != fleet.Healthy {
@@ -201,19 +253,12 @@ func (s *Server) warnings(snap *fleet.Snapshot) []string {
 	if len(snap.Nodes()) == 0 {
 		out = append(out, "WARNING: the fleet has no nodes; make one with `berth create` or name some to `berth serve`")
 	}
-	return out
-}
-
-// nodeList is the same for programs: `docker info --format '{{json .}}'` shows it to those that ask the API directly.
-func nodeList(snap *fleet.Snapshot) []map[string]any {
-	list := []map[string]any{}
-	for _, n := range snap.Nodes() {
-		list = append(list, map[string]any{
-			"Name": n.Name, "ID": n.ID, "Addr": n.Addr, "IP": n.IP, "State": n.State.String(), "Error": n.Error, "Health": n.Health,
-			"Labels": n.Labels, "CPUs": n.CPUs, "Memory": n.Memory, "ReservedNanoCPUs": n.Sum.NanoCPUs, "ReservedMemory": n.Sum.Memory,
-			"Containers": len(n.Containers), "Running": n.Sum.Running, "Paused": n.Sum.Paused, "Stopped": n.Sum.Stopped,
-			"ServerVersion": n.Version, "ApiVersion": n.API, "UpdatedAt": n.UpdatedAt.UTC().Format(time.RFC3339),
-		})
+	order, votes := all.tally("Warnings")
+	for _, v := range order {
+		if votes[v] < len(all) {
+			v += fmt.Sprintf(" (%d of %d nodes)", votes[v], len(all))
+		}
+		out = append(out, v)
 	}
-	return list
+	return out
 }

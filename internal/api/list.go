@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -21,8 +22,9 @@ type listing struct {
 	limit  int
 	size   bool
 	f      filters
-	names  []*regexp.Regexp
+	names  []func(name string) bool
 	exited map[int]bool
+	ports  []portFilter
 	before int64 // created before, in nanoseconds; 0 for no bound
 	since  int64
 	only   map[string]bool // by ID, where only the engines can tell; nil for all
@@ -86,11 +88,11 @@ func listContainers(s *Server, w http.ResponseWriter, r *request) error {
 func (s *Server) parseListing(r *request) (*listing, error) {
 	q := r.URL.Query()
 	f, err := parseFilters(q, "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label",
-		"label!", "name", "network", "node", "publish", "since", "status", "volume")
+		"name", "network", "node", "publish", "since", "status", "volume")
 	if err != nil {
 		return nil, err
 	}
-	l := &listing{all: flag(q, "all"), size: flag(q, "size"), f: f, exited: map[int]bool{}}
+	l := &listing{all: flag(q, "all"), size: flag(q, "size"), f: f}
 	if v := q.Get("limit"); v != "" {
 		if l.limit, err = strconv.Atoi(v); err != nil {
 			return nil, invalidf("limit: %q is not a number", v)
@@ -98,32 +100,66 @@ func (s *Server) parseListing(r *request) (*listing, error) {
 	}
 	// -1 is what old clients send for no limit. A limit looks at all containers, as in the engine.
 	l.all = l.all || l.limit > 0 || f.has("status")
-	for _, v := range f["name"] {
-		re, err := regexp.Compile(v)
-		if err != nil {
-			return nil, invalidf("invalid filter 'name=%s': %v", v, err)
-		}
-		l.names = append(l.names, re)
-	}
-	for _, v := range f["exited"] {
-		code, err := strconv.Atoi(v)
-		if err != nil {
-			return nil, invalidf("invalid filter 'exited=%s'", v)
-		}
-		l.exited[code] = true
-	}
-	for _, v := range f["status"] {
-		if !slices.Contains([]string{"created", "running", "paused", "restarting", "removing", "exited", "dead"}, v) {
-			return nil, invalidf("invalid filter 'status=%s'", v)
-		}
-	}
-	if _, _, err := f.boolean("is-task"); err != nil {
+	if err := l.parseValues(); err != nil {
 		return nil, err
 	}
 	return l, s.bounds(l, q)
 }
 
-// bounds resolves before and since, which name containers that may be on any node.
+var (
+	containerStates = []string{"created", "running", "paused", "restarting", "removing", "exited", "dead"}
+	healthStates    = []string{"none", "starting", "healthy", "unhealthy"}
+)
+
+// parseValues refuses the values that engines refuse.
+func (l *listing) parseValues() error {
+	for _, v := range l.f["name"] {
+		l.names = append(l.names, nameFilter(v))
+	}
+	for _, e := range []struct {
+		name  string
+		words []string
+	}{{"status", containerStates}, {"health", healthStates}} {
+		for _, v := range l.f[e.name] {
+			if !slices.Contains(e.words, v) {
+				return invalidf("invalid filter '%s=%s': invalid value (%s): must be one of %s", e.name, v, v, strings.Join(e.words, ", "))
+			}
+		}
+	}
+	for _, v := range l.f["exited"] {
+		code, err := strconv.Atoi(v)
+		if err != nil {
+			return invalidf("invalid filter 'exited=%s'", v)
+		}
+		if l.exited == nil {
+			l.exited = map[int]bool{}
+		}
+		l.exited[code] = true
+	}
+	for _, name := range []string{"publish", "expose"} {
+		for _, v := range l.f[name] {
+			p, err := parsePortFilter(name, v)
+			if err != nil {
+				return err
+			}
+			l.ports = append(l.ports, p)
+		}
+	}
+	_, _, err := l.f.boolean("is-task")
+	return err
+}
+
+// nameFilter is a regular expression, or the name itself for what is none.
+func nameFilter(v string) func(string) bool {
+	re, err := regexp.Compile(v)
+	if err != nil {
+		return func(name string) bool { return name == v }
+	}
+	return func(name string) bool { return name == v || re.MatchString(name) }
+}
+
+// bounds resolves before and since, which name containers that may be on any node. As parameters of their own they look at
+// all containers, as API 1.24 has it.
 func (s *Server) bounds(l *listing, q url.Values) error {
 	snap := s.fleet.Snapshot()
 	for _, b := range []struct {
@@ -132,7 +168,7 @@ func (s *Server) bounds(l *listing, q url.Values) error {
 	}{{"before", &l.before}, {"since", &l.since}} {
 		refs := l.f[b.name]
 		if v := q.Get(b.name); v != "" {
-			refs = append(refs, v)
+			refs, l.all = append(slices.Clone(refs), v), true
 		}
 		for _, ref := range refs {
 			c, err := snap.Container(ref)
@@ -141,9 +177,6 @@ func (s *Server) bounds(l *listing, q url.Values) error {
 			}
 			*b.at = c.Container.Created
 		}
-	}
-	if l.before != 0 || l.since != 0 {
-		l.all = true
 	}
 	return nil
 }
@@ -161,11 +194,9 @@ func (l *listing) match(n *fleet.Node, c *fleet.Container) bool {
 	case l.f.has("exited") && (c.Running() || c.State == "created" || !l.exited[c.ExitCode]):
 	case !l.f.any("health", func(v string) bool { return v == c.Health || v == "none" && c.Health == "" }):
 	case !l.f.labels("label", labelOf(n, c)):
-	case l.f.has("label!") && l.f.labels("label!", labelOf(n, c)):
 	case !l.f.any("volume", func(v string) bool { return mounts(c, v) }):
 	case !l.f.any("network", func(v string) bool { return attached(c, v) }):
-	case !l.f.any("publish", func(v string) bool { return published(c.Published, v, true) }):
-	case !l.f.any("expose", func(v string) bool { return exposed(c, v) }):
+	case len(l.ports) > 0 && !slices.ContainsFunc(l.ports, func(p portFilter) bool { return p.match(c) }):
 	case !l.matchTask(c):
 	default:
 		return true
@@ -185,12 +216,12 @@ func (l *listing) matchName(c *fleet.Container) bool {
 	if len(l.names) == 0 {
 		return true
 	}
-	return slices.ContainsFunc(l.names, func(re *regexp.Regexp) bool {
+	return slices.ContainsFunc(l.names, func(match func(string) bool) bool {
 		// The engine tries the name with and without its slash.
-		if re.MatchString("/"+c.Name) || re.MatchString(c.Name) {
+		if match("/"+c.Name) || match(c.Name) {
 			return true
 		}
-		return slices.ContainsFunc(c.Aliases, func(a string) bool { return re.MatchString("/"+a) || re.MatchString(a) })
+		return slices.ContainsFunc(c.Aliases, func(a string) bool { return match("/"+a) || match(a) })
 	})
 }
 
@@ -222,35 +253,57 @@ func mounts(c *fleet.Container, v string) bool {
 
 func attached(c *fleet.Container, v string) bool {
 	for name, a := range c.Networks {
-		if name == v || a.NetworkID == v || len(v) >= 12 && strings.HasPrefix(a.NetworkID, v) {
+		if name == v || strings.HasPrefix(a.NetworkID, v) {
 			return true
 		}
 	}
 	return false
 }
 
-// published reads the publish filter: port, range and protocol, of the host's side or the container's.
-func published(ports []fleet.Port, v string, host bool) bool {
+// portFilter is one value of the filters publish and expose, of which a container must meet any one.
+type portFilter struct {
+	published   bool // else exposed
+	proto       string
+	first, last uint64
+}
+
+// parsePortFilter reads port, port/proto or first-last/proto.
+func parsePortFilter(name, v string) (portFilter, error) {
+	if strings.Contains(v, ":") {
+		return portFilter{}, invalidf("filter for '%s' should not contain ':': %s", name, v)
+	}
 	spec, proto, ok := strings.Cut(v, "/")
-	if !ok {
+	if !ok || proto == "" {
 		proto = "tcp"
 	}
+	p := portFilter{published: name == "publish", proto: proto}
 	first, last, isRange := strings.Cut(spec, "-")
 	if !isRange {
 		last = first
 	}
-	lo, err1 := strconv.Atoi(first)
-	hi, err2 := strconv.Atoi(last)
-	if err1 != nil || err2 != nil {
-		return false
+	var err1, err2 error
+	p.first, err1 = strconv.ParseUint(first, 10, 16)
+	p.last, err2 = strconv.ParseUint(last, 10, 16)
+	if err := cmp.Or(err1, err2); err != nil {
+		return portFilter{}, invalidf("error while looking up for %s %s: %v", name, v, err)
 	}
-	return slices.ContainsFunc(ports, func(p fleet.Port) bool {
-		in := func(port uint16) bool { return int(port) >= lo && int(port) <= hi }
-		return p.Proto == proto && (in(p.Port) || host && in(p.HostPort))
-	})
+	if p.last < p.first {
+		return portFilter{}, invalidf("error while looking up for %s %s: invalid range specified for port: %s", name, v, spec)
+	}
+	return p, nil
 }
 
-func exposed(c *fleet.Container, v string) bool { return published(c.Exposed, v, false) }
+// match looks at the ports of the list's row, which only running containers have.
+func (p portFilter) match(c *fleet.Container) bool {
+	in := func(proto string, port uint16) bool {
+		return proto == p.proto && uint64(port) >= p.first && uint64(port) <= p.last
+	}
+	if p.published {
+		return slices.ContainsFunc(c.Published, func(b fleet.Port) bool { return in(b.Proto, b.HostPort) })
+	}
+	return c.Running() && slices.ContainsFunc(c.Exposed, func(b fleet.Port) bool { return in(b.Proto, b.Port) }) ||
+		slices.ContainsFunc(c.Published, func(b fleet.Port) bool { return in(b.Proto, b.Port) })
+}
 
 // askEngines asks for what only they know.
 func (s *Server) askEngines(w http.ResponseWriter, r *request, l *listing) error {

@@ -6,6 +6,13 @@ import "net/http"
 const noSwarm = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again." +
 	" (berth endpoint: use docker run or compose; docker info lists the nodes)"
 
+// noJoin answers attempts to make a swarm of the endpoint.
+const noJoin = "berth's endpoint is no swarm and cannot become one, although several engines stand behind it: " +
+	"add nodes with `berth create`, or name them to `berth serve`"
+
+// noPlugins answers what would change or look into plugins.
+const noPlugins = "berth does not manage engine plugins: install them on each node, `berth env NODE` shows how to reach it"
+
 // refuse answers routes that have no meaning for a fleet.
 func refuse(status int, message string) handler {
 	return func(*Server, http.ResponseWriter, *request) error {
@@ -13,36 +20,38 @@ func refuse(status int, message string) handler {
 	}
 }
 
+// swarmRoutes are Swarm mode's. 404 would say that there is no such service; 503 is what an engine outside of a swarm says.
 func swarmRoutes() []route {
 	no := func(method, pattern string) route {
-		return route{method, pattern, refused, refuse(http.StatusServiceUnavailable, noSwarm), "Swarm mode is not what berth is"}
+		return route{method, pattern, refused, refuse(http.StatusServiceUnavailable, noSwarm), "Swarm mode; 503 as outside of a swarm"}
 	}
-	hint := "this is berth's endpoint over several engines, which are no swarm: add nodes with `berth create` or to what `berth serve` was given"
 	table := []route{
-		{"POST", "/swarm/init", refused, refuse(http.StatusNotImplemented, hint), ""},
-		{"POST", "/swarm/join", refused, refuse(http.StatusNotImplemented, hint), ""},
-		{"POST", "/swarm/leave", refused, refuse(http.StatusServiceUnavailable, "This node is not part of a swarm"), ""},
+		{"POST", "/swarm/init", refused, refuse(http.StatusNotImplemented, noJoin), "501 and what to do instead"},
+		{"POST", "/swarm/join", refused, refuse(http.StatusNotImplemented, noJoin), "501 and what to do instead"},
+		{"POST", "/swarm/leave", refused, refuse(http.StatusServiceUnavailable, "This node is not part of a swarm"), "503 as outside of a swarm"},
 		no("GET", "/swarm"), no("POST", "/swarm/update"), no("GET", "/swarm/unlockkey"), no("POST", "/swarm/unlock"),
-		no("GET", "/tasks"), no("GET", "/tasks/{id}/logs"), no("GET", "/tasks/{id}"), no("GET", "/services/{id}/logs"),
-		no("PUT", "/volumes/{name}"),
+		no("GET", "/tasks"), no("GET", "/tasks/{id}/logs"), no("GET", "/tasks/{id}"),
 	}
 	for _, kind := range []string{"nodes", "services", "secrets", "configs"} {
-		table = append(table, no("GET", "/"+kind), no("POST", "/"+kind+"/{id}/update"), no("GET", "/"+kind+"/{id}"), no("DELETE", "/"+kind+"/{id}"))
+		table = append(table, no("GET", "/"+kind))
 		if kind != "nodes" {
 			table = append(table, no("POST", "/"+kind+"/create"))
 		}
+		if kind == "services" {
+			table = append(table, no("GET", "/services/{id}/logs"))
+		}
+		table = append(table, no("GET", "/"+kind+"/{id}"), no("POST", "/"+kind+"/{id}/update"), no("DELETE", "/"+kind+"/{id}"))
 	}
 	return table
 }
 
 func pluginRoutes() []route {
-	no := refuse(http.StatusNotImplemented, "berth does not manage engine plugins: install them on each node, `berth env NODE` shows how to reach it")
-	table := []route{{"GET", "/plugins", merged, listPlugins, "by name, enabled if on all nodes"}}
+	table := []route{{"GET", "/plugins", merged, listPlugins, "by name, enabled if on every node that has it"}}
 	for _, r := range [][2]string{
 		{"GET", "/plugins/privileges"}, {"POST", "/plugins/pull"}, {"POST", "/plugins/create"}, {"GET", "/plugins/{name}/json"}, {"POST", "/plugins/{name}/enable"},
 		{"POST", "/plugins/{name}/disable"}, {"POST", "/plugins/{name}/set"}, {"POST", "/plugins/{name}/upgrade"}, {"POST", "/plugins/{name}/push"}, {"DELETE", "/plugins/{name}"},
 	} {
-		table = append(table, route{r[0], r[1], refused, no, ""})
+		table = append(table, route{r[0], r[1], refused, refuse(http.StatusNotImplemented, noPlugins), "501: each node has its own plugins"})
 	}
 	return table
 }

@@ -2,10 +2,9 @@ package api
 
 import (
 	"net/http"
-	"strings"
+	"runtime"
 
 	"berth/internal/fleet"
-	"berth/internal/rawjson"
 )
 
 // ping answers by itself: clients ask it first, and give up after seconds.
@@ -24,92 +23,34 @@ func ping(s *Server, w http.ResponseWriter, r *request) error {
 	return err
 }
 
-// serverVersion is the version that we claim to be. Tools read a Docker version out of it, so it begins with the lowest one
-// of the fleet; the suffix is what Debian's packages have proved to be understood.
-func (s *Server) serverVersion(snap *fleet.Snapshot) string {
-	return lowestVersion(snap) + "+berth." + strings.TrimPrefix(s.o.Version, "v")
-}
-
-// showVersion describes the endpoint as one engine.
-func showVersion(s *Server, w http.ResponseWriter, _ *request) error {
-	snap := s.fleet.Snapshot()
-	version, api := s.serverVersion(snap), s.gate.advertised(snap)
-	common := commonOf(snap)
-	lowest, highest := engineVersions(snap)
-	details := map[string]string{"ApiVersion": api, "MinAPIVersion": minAPI, "Os": common.os, "Arch": common.arch, "KernelVersion": common.kernel}
-	writeJSON(w, http.StatusOK, map[string]any{
-		"Platform": map[string]string{"Name": "berth"},
-		"Components": []map[string]any{
-			{"Name": "Engine", "Version": version, "Details": details},
-			{"Name": "berth", "Version": s.o.Version, "Details": map[string]string{
-				"Nodes": count(len(snap.Nodes())), "Engines": lowest + " to " + highest,
-			}},
-		},
-		"Version": version, "ApiVersion": api, "MinAPIVersion": minAPI, "GitCommit": "", "GoVersion": "",
-		"Os": common.os, "Arch": common.arch, "KernelVersion": common.kernel, "BuildTime": "",
-	})
-	return nil
-}
-
-// engineVersions are the lowest and the highest version of the fleet's engines.
-func engineVersions(snap *fleet.Snapshot) (lowest, highest string) {
-	lowest = lowestVersion(snap)
-	highest = lowest
-	for _, n := range snap.Nodes() {
-		v, _, _ := strings.Cut(n.Version, "+")
-		if v != "" && fleet.CompareVersions(v, highest) > 0 {
-			highest = v
-		}
-	}
-	return lowest, highest
-}
-
 // common are facts that one engine would have one of.
-type common struct {
-	os, arch, kernel, operatingSystem, driver string
-}
+type common struct{ os, arch, kernel string }
 
-// commonOf takes the value that all nodes share. Where they differ it is the most frequent for what programs read, and says
-// so for what people read.
+// commonOf takes the most frequent value of what programs read. For what people read it says where nodes differ.
 func commonOf(snap *fleet.Snapshot) common {
 	nodes := snap.Nodes()
-	pick := func(get func(*fleet.Node) string, mixed string) string {
+	pick := func(get func(*fleet.Node) string) (best string, mixed bool) {
 		votes := map[string]int{}
-		best := ""
 		for _, n := range nodes {
 			v := get(n)
 			if v == "" {
 				continue
 			}
-			votes[v]++
-			if best == "" || votes[v] > votes[best] {
+			if votes[v]++; best == "" || votes[v] > votes[best] {
 				best = v
 			}
 		}
-		if len(votes) > 1 && mixed != "" {
-			return mixed
-		}
-		return best
+		return best, len(votes) > 1
 	}
-	mixed := "mixed (" + count(len(nodes)) + " nodes)"
-	c := common{
-		os:              pick(func(n *fleet.Node) string { return n.OS }, ""),
-		arch:            pick(func(n *fleet.Node) string { return n.Arch }, ""),
-		kernel:          pick(func(n *fleet.Node) string { return n.KernelVersion }, mixed),
-		operatingSystem: pick(func(n *fleet.Node) string { return n.OperatingSystem }, mixed),
-		driver:          pick(func(n *fleet.Node) string { return n.StorageDriver }, "mixed"),
+	var c common
+	var mixed bool
+	c.os, _ = pick(func(n *fleet.Node) string { return n.OS })
+	c.arch, _ = pick(func(n *fleet.Node) string { return n.Arch })
+	if c.kernel, mixed = pick(func(n *fleet.Node) string { return n.KernelVersion }); mixed {
+		c.kernel = "mixed (" + count(len(nodes)) + " nodes)"
 	}
 	if c.os == "" {
-		c.os, c.arch = "linux", "amd64"
+		c.os, c.arch = "linux", runtime.GOARCH
 	}
 	return c
-}
-
-// infoObject is a node's GET /info, empty for one that was never reached.
-func infoObject(n *fleet.Node) *rawjson.Object {
-	o, err := rawjson.ParseTrusted(n.Info)
-	if err != nil {
-		return new(rawjson.Object)
-	}
-	return o
 }
