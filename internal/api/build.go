@@ -151,7 +151,7 @@ func buildImage(s *Server, w http.ResponseWriter, r *request) error {
 		return err
 	}
 	defer s.builders.stream(identity(r.Request), n.ID, s.o.Now)()
-	f := forwarding{before: atEnd(func() { s.imagesChanged(r, n, q["t"]...) })}
+	f := forwarding{before: atEnd(func() { s.imagesChanged(r, n, q["t"]...) })} //nolint:bodyclose // the proxy closes it
 	if ruled {
 		f.query = q
 	}

@@ -91,8 +91,11 @@ func createContainer(s *Server, w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return fmt.Errorf("node %s: create: %w", n.Name, err)
 	}
-	if res.StatusCode == http.StatusCreated {
+	switch res.StatusCode {
+	case http.StatusCreated:
 		s.created(r.Context(), n, c, b)
+	case http.StatusNotFound:
+		s.wantImage(r, n, c.config.Image) // as for another platform; the client pulls it now
 	}
 	w.Header().Set("X-Berth-Node", n.Name)
 	writeRaw(w, res.StatusCode, b)
@@ -166,7 +169,7 @@ func (s *Server) placement(ctx context.Context, c *creation) (*schedule.Request,
 	}
 	req.Ties = append(slices.Clone(c.pins), tiesOf(bonds)...)
 	req.Rules = req.Rules.Merge(rules)
-	req.Prefer = s.preferred(snap, c)
+	req.Prefer = s.preferred(ctx, c)
 	if platform := c.query.Get("platform"); platform != "" {
 		parts := strings.Split(platform, "/")
 		req.OS = parts[0]

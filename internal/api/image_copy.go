@@ -24,7 +24,7 @@ func (s *Server) ensureImage(ctx context.Context, n *fleet.Node, ref, platform s
 		return nil // the engine refuses it with its own words
 	}
 	s.settleBuilds(ctx)
-	img, err := s.findImage(ref)
+	img, err := s.findImage(ctx, ref)
 	if errors.As(err, new(*fleet.AmbiguousError)) {
 		return nil // it may be clear on the node, whose engine decides
 	}
@@ -77,7 +77,7 @@ func (s *Server) bring(ctx context.Context, img *image, n *fleet.Node) error {
 		if err != nil || done {
 			return err
 		}
-		if img, err = s.findImage(img.ref); err != nil {
+		if img, err = s.findImage(ctx, img.ref); err != nil {
 			return err
 		}
 	}
@@ -86,7 +86,7 @@ func (s *Server) bring(ctx context.Context, img *image, n *fleet.Node) error {
 
 // bringOnce is not done if the reference means something else by now. It asks what it means after a wait for the lock.
 func (s *Server) bringOnce(ctx context.Context, ref string, n *fleet.Node) (done bool, err error) {
-	img, err := s.findImage(ref)
+	img, err := s.findImage(ctx, ref)
 	if err != nil || img.knownOn(n.ID) {
 		return err == nil, err
 	}
@@ -100,7 +100,7 @@ func (s *Server) bringOnce(ctx context.Context, ref string, n *fleet.Node) (done
 		s.refresh(ctx, n, fleet.KindImage, "")
 		return true, nil
 	}
-	if now, err := s.findImage(ref); err != nil || now.id != img.id {
+	if now, err := s.findImage(ctx, ref); err != nil || now.id != img.id {
 		return false, err
 	}
 	s.images.copies.Add([2]string{n.ID, img.tag}, id)

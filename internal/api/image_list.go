@@ -43,7 +43,7 @@ func listImages(s *Server, w http.ResponseWriter, r *request) error {
 		return !l.f.any("node", func(v string) bool { return n.Name == v || n.ID == v || n.EngineID == v })
 	})
 	out := []byte{'['}
-	for _, row := range s.mergeImages(nodes) {
+	for _, row := range s.mergeImages(r.Context(), nodes) {
 		if !l.match(row) {
 			continue
 		}
@@ -128,7 +128,7 @@ func named(refs []string) []string {
 
 // mergeImages makes one row of each image, the youngest first. A tag that means different images is shown with the one that
 // it means in the fleet.
-func (s *Server) mergeImages(nodes []*fleet.Node) []*imageRow {
+func (s *Server) mergeImages(ctx context.Context, nodes []*fleet.Node) []*imageRow {
 	rows := map[string]*imageRow{}
 	tagged := map[string][]fleet.ImageRef{}
 	for _, n := range nodes {
@@ -150,7 +150,7 @@ func (s *Server) mergeImages(nodes []*fleet.Node) []*imageRow {
 	}
 	j := judge{s: s}
 	for tag, found := range tagged {
-		row := rows[j.winner(tag, found)]
+		row := rows[j.winner(ctx, tag, found)]
 		row.tags = append(row.tags, tag)
 	}
 	list := make([]*imageRow, 0, len(rows))
@@ -230,7 +230,7 @@ func (s *Server) imageBounds(r *request, l *imageListing) error {
 		at   *time.Time
 	}{{"before", &l.before}, {"since", &l.since}} {
 		for _, ref := range l.f[b.name] {
-			img, err := s.findImage(ref)
+			img, err := s.findImage(r.Context(), ref)
 			if err != nil {
 				if errors.As(err, new(*fleet.NotFoundError)) {
 					return noSuchImage(ref)
@@ -247,7 +247,7 @@ func (s *Server) imageBounds(r *request, l *imageListing) error {
 		if i.Created != l.before.Unix() && i.Created != l.since.Unix() {
 			return at
 		}
-		if img, err := s.findImage(i.ID); err == nil {
+		if img, err := s.findImage(r.Context(), i.ID); err == nil {
 			if exact, err := s.createdAt(r, img); err == nil {
 				return exact
 			}

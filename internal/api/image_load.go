@@ -137,7 +137,7 @@ func (s *Server) importImage(w http.ResponseWriter, r *request, q url.Values) er
 // share gives all other nodes what a reference means now. Nodes that cannot have it yet get it with the first container
 // that needs it there.
 func (s *Server) share(r *request, p *progress, from *fleet.Node, ref string) {
-	img, err := s.findImage(ref)
+	img, err := s.findImage(r.Context(), ref)
 	if err != nil {
 		return // it has no name
 	}
@@ -204,11 +204,14 @@ func (f *feed) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close says that the node takes no more.
+// Close is the sender's.
 func (f *feed) Close() error {
-	f.once.Do(func() { close(f.gone) })
+	f.leave()
 	return nil
 }
+
+// leave says that the node takes no more.
+func (f *feed) leave() { f.once.Do(func() { close(f.gone) }) }
 
 // spread sends the request's body to several nodes as it comes in. The slowest sets the pace; one that fails is left
 // behind. The error is the client's fault; errs are the nodes'.
@@ -225,7 +228,7 @@ func spread(w http.ResponseWriter, r *request, nodes []*fleet.Node, send func(in
 	var wg sync.WaitGroup
 	for i, n := range nodes {
 		wg.Go(func() {
-			defer feeds[i].Close()
+			defer feeds[i].leave()
 			errs[i] = send(i, n, feeds[i])
 		})
 	}

@@ -15,7 +15,7 @@ import (
 // locateImage is findImage with an image that was just built found, too.
 func (s *Server) locateImage(ctx context.Context, ref string) (*image, error) {
 	s.settleBuilds(ctx)
-	return s.findImage(ref)
+	return s.findImage(ctx, ref)
 }
 
 // onImage hands the request to the node that answers for the image. One that nobody has is for an engine to say: its words
@@ -30,7 +30,7 @@ func (s *Server) onImage(w http.ResponseWriter, r *request, ref string, before f
 	}
 	var edit func(*http.Response) error
 	if before != nil {
-		edit = before(img)
+		edit = before(img) //nolint:bodyclose // the proxy closes it
 	}
 	return s.forward(w, r, img.first(), forwarding{before: edit})
 }
@@ -43,11 +43,11 @@ func isUnknown(err error) bool {
 // inspectImage shows the names that the image has on any node.
 func inspectImage(s *Server, w http.ResponseWriter, r *request) error {
 	return s.onImage(w, r, r.vars["name"], func(img *image) func(*http.Response) error {
-		return editBody(func(b []byte) ([]byte, error) { return s.withNames(b, img) })
+		return editBody(func(b []byte) ([]byte, error) { return s.withNames(r.Context(), b, img) }) //nolint:bodyclose // editBody closes it
 	})
 }
 
-func (s *Server) withNames(b []byte, img *image) ([]byte, error) {
+func (s *Server) withNames(ctx context.Context, b []byte, img *image) ([]byte, error) {
 	if len(img.holders) == 1 && len(img.others) == 0 {
 		return b, nil
 	}
@@ -66,7 +66,7 @@ func (s *Server) withNames(b []byte, img *image) ([]byte, error) {
 		before := len(known)
 		for _, h := range img.holders {
 			for _, name := range names(h.Image) {
-				if !slices.Contains(known, name) && s.means(name, img.id) {
+				if !slices.Contains(known, name) && s.means(ctx, name, img.id) {
 					known = append(known, name)
 				}
 			}
@@ -79,8 +79,8 @@ func (s *Server) withNames(b []byte, img *image) ([]byte, error) {
 }
 
 // means tells whether a name stands for an image in the fleet.
-func (s *Server) means(name, id string) bool {
-	img, err := s.findImage(name)
+func (s *Server) means(ctx context.Context, name, id string) bool {
+	img, err := s.findImage(ctx, name)
 	return err == nil && img.id == id
 }
 
@@ -98,7 +98,7 @@ func saveImages(s *Server, w http.ResponseWriter, r *request) error {
 	s.settleBuilds(r.Context())
 	var images []*image
 	for _, ref := range r.URL.Query()["names"] {
-		img, err := s.findImage(ref)
+		img, err := s.findImage(r.Context(), ref)
 		if isUnknown(err) {
 			return s.anyHealthy(w, r)
 		}

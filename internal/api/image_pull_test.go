@@ -119,6 +119,19 @@ func TestPullAfterACreateGoesToTheChosenNode(t *testing.T) {
 	}
 }
 
+// An image that is there, but not as wanted, is the engine's 404, and the pull that follows is for its node alone, too.
+func TestPullAfterTheEnginesOwn404(t *testing.T) {
+	f := newFleet(t, 2, pullable("busybox"))
+	f.daemons[1].FailNext("POST", "/containers/create", 404, "image with reference busybox was found but does not match the specified platform")
+	if a := f.create("n2", "busybox"); a.status != 404 {
+		t.Fatalf("create = %d %s, want 404", a.status, a.body)
+	}
+	f.must(200, "POST", "/images/create?fromImage=busybox&tag=latest&platform=linux/arm64", nil)
+	if one, two := asked(f.daemons[0], "POST", "/images/create"), asked(f.daemons[1], "POST", "/images/create"); one != 0 || two != 1 {
+		t.Errorf("n1 was told to pull %d times and n2 %d times, want 0 and 1", one, two)
+	}
+}
+
 func TestPullIsNotExpectedForEver(t *testing.T) {
 	f := newFleet(t, 1)
 	now := time.Now()

@@ -240,7 +240,7 @@ func TestOwnWriteCountsWithoutAnEvent(t *testing.T) {
 	for i, ref := range []string{"old:1", "new:1", "old:1"} {
 		n, _ := f.cluster.Snapshot().NodeByName(f.daemons[i%2].Name())
 		f.api.imageWritten(n, "docker.io/library/app:x")
-		img, err := f.api.findImage("app:x")
+		img, err := f.api.findImage(t.Context(), "app:x")
 		if want := f.daemons[0].Images()[ref]; err != nil || img.id != want || img.first().ID != n.ID {
 			t.Errorf("app:x written on %s = %+v, %v, want %s", n.Name, img, err, want)
 		}

@@ -90,7 +90,7 @@ type image struct {
 }
 
 // findImage tells what a reference means now. It is always the same for all clients, whichever node is asked next.
-func (s *Server) findImage(ref string) (*image, error) {
+func (s *Server) findImage(ctx context.Context, ref string) (*image, error) {
 	snap := s.fleet.Snapshot()
 	found, err := snap.Images(ref)
 	if err != nil {
@@ -103,7 +103,7 @@ func (s *Server) findImage(ref string) (*image, error) {
 	img := &image{ref: ref}
 	img.tag, img.digest = fleet.FamiliarRef(ref)
 	j := judge{s: s}
-	img.id = j.winner(img.tag, healthy)
+	img.id = j.winner(ctx, img.tag, healthy)
 	for _, f := range healthy {
 		if s.sameImage(f, img.id) {
 			img.holders = append(img.holders, f)
@@ -168,7 +168,7 @@ type judge struct {
 
 // winner is the image that was written last: through this manager, or else as the engines' events tell, or else the one
 // that was built last.
-func (j *judge) winner(tag string, found []fleet.ImageRef) string {
+func (j *judge) winner(ctx context.Context, tag string, found []fleet.ImageRef) string {
 	newest := found[0].Image
 	differ := false
 	for _, f := range found[1:] {
@@ -180,7 +180,7 @@ func (j *judge) winner(tag string, found []fleet.ImageRef) string {
 	if !differ {
 		return newest.ID
 	}
-	id, at := j.lastEvent(tag, found)
+	id, at := j.lastEvent(ctx, tag, found)
 	if w, ok := j.s.images.writes.Get(tag); ok && w.at.After(at) && slices.ContainsFunc(found, func(f fleet.ImageRef) bool { return f.Image.ID == w.id }) {
 		id = w.id
 	}
@@ -191,9 +191,9 @@ func (j *judge) winner(tag string, found []fleet.ImageRef) string {
 }
 
 // lastEvent finds the node that wrote a tag last, and what the tag means there now.
-func (j *judge) lastEvent(tag string, found []fleet.ImageRef) (id string, at time.Time) {
+func (j *judge) lastEvent(ctx context.Context, tag string, found []fleet.ImageRef) (id string, at time.Time) {
 	if !j.read {
-		ctx, cancel := context.WithCancel(context.Background())
+		ctx, cancel := context.WithCancel(ctx) // what follows is of no interest
 		cancel()
 		j.events, _ = j.s.fleet.Subscribe(ctx)
 		j.read = true

@@ -13,7 +13,7 @@ func login(s *Server, w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return invalidf("request body: %v", err)
 	}
-	last := error(errNoNode)
+	last := errNoNode
 	for _, n := range s.nodes() {
 		last = s.forward(w, r, n, forwarding{body: b})
 		if last == nil || r.Context().Err() != nil || !errors.As(last, new(interface{ Unavailable() })) {

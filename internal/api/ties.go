@@ -187,11 +187,11 @@ func (c *creation) volumes() []string {
 
 // preferred are the nodes to take where the strategy sees no difference: the one that this client pulled the image to, or
 // else those that have it.
-func (s *Server) preferred(_ *fleet.Snapshot, c *creation) []string {
+func (s *Server) preferred(ctx context.Context, c *creation) []string {
 	if n, ok := s.wantedNode(c.r, c.config.Image); ok {
 		return []string{n.ID}
 	}
-	img, err := s.findImage(c.config.Image)
+	img, err := s.findImage(ctx, c.config.Image)
 	if err != nil {
 		return nil // nobody has it; create says so
 	}
