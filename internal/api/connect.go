@@ -93,7 +93,7 @@ func (s *Server) draw(ctx context.Context, ref string, to *fleet.Node) (release 
 			release()
 			continue
 		}
-		if err == nil && len(b.movable) > 0 && !slices.Contains(b.tie.NodeIDs, to.ID) && !s.touched(b.movable) {
+		if err == nil && len(b.movable) > 0 && !slices.Contains(b.tie.NodeIDs, to.ID) && !s.touched(ctx, b.movable) {
 			err = s.moveAll(ctx, b.movable, to)
 		}
 		if err != nil {

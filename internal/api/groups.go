@@ -297,7 +297,7 @@ func (s *Server) settle(ctx context.Context, req *schedule.Request, pins []sched
 	free.Ties = slices.Clone(pins)
 	var movers []*young
 	for _, b := range bonds {
-		if len(b.movable) == 0 || s.touched(b.movable) {
+		if len(b.movable) == 0 || s.touched(ctx, b.movable) {
 			free.Ties = append(free.Ties, tiesOf([]bond{b})...)
 			continue
 		}

@@ -16,8 +16,8 @@ const moveLimit = 30 * time.Second
 
 // touched tells whether the events show that a container used one of the objects, as one that was started on the engine
 // directly and is gone again does.
-func (s *Server) touched(ys []*young) bool {
-	ctx, cancel := context.WithCancel(context.Background())
+func (s *Server) touched(ctx context.Context, ys []*young) bool {
+	ctx, cancel := context.WithCancel(ctx)
 	events, _ := s.fleet.Subscribe(ctx)
 	cancel()
 	used := map[object]bool{}
