@@ -247,6 +247,29 @@ func TestOwnWriteCountsWithoutAnEvent(t *testing.T) {
 	}
 }
 
+// Engines that store images in another way give a copy an ID of their own. It is the same image all the same.
+func TestCopyWithAnotherIDIsTheSameImage(t *testing.T) {
+	f := newFleet(t, 2, only(map[string][]string{"n1": {"app:x"}, "n2": {"as-stored-here:1"}}))
+	if status, b := f.daemons[1].Do("POST", "/images/as-stored-here:1/tag?repo=app&tag=x", nil); status != 201 {
+		t.Fatalf("tag = %d %s", status, b)
+	}
+	f.await("both tags are seen", func(s *fleet.Snapshot) bool { found, _ := s.Images("app:x"); return len(found) == 2 })
+	n1, _ := f.cluster.Snapshot().NodeByName("n1")
+	n2, _ := f.cluster.Snapshot().NodeByName("n2")
+	f.api.imageWritten(n1, "app:x")
+	id := f.daemons[0].Images()["app:x"]
+	if img, err := f.api.findImage(t.Context(), "app:x"); err != nil || img.id != id || img.on(n2.ID) {
+		t.Errorf("before the copy app:x = %+v, %v, want it on n1 alone", img, err)
+	}
+	f.api.images.aliases.Add([2]string{n2.ID, id}, f.daemons[1].Images()["app:x"])
+	for _, ref := range []string{"app:x", id} {
+		img, err := f.api.findImage(t.Context(), ref)
+		if err != nil || img.id != id || !img.on(n1.ID) || !img.on(n2.ID) {
+			t.Errorf("after the copy %s = %+v, %v, want it on both", ref, img, err)
+		}
+	}
+}
+
 func TestUnreachableHolderIsNamed(t *testing.T) {
 	f := newFleet(t, 2, only(map[string][]string{"n2": {"app:1"}}))
 	f.daemons[1].Refuse()
