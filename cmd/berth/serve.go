@@ -227,7 +227,7 @@ func runEndpoint(ctx context.Context, c *cluster.Cluster, sources []cluster.Sour
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 5 * time.Minute, Protocols: &protocols,
+		Handler: handler, ReadHeaderTimeout: 5 * time.Minute, Protocols: &protocols, ConnContext: api.ConnContext,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	g, ctx := errgroup.WithContext(ctx)

@@ -93,7 +93,8 @@ type Engine struct {
 	marks    map[string]mark // per container ID: how new the applied answers are, kept also for what was removed
 	lists    map[fleet.Kind]uint64
 	hints    map[string]hint // what events told of containers, until a list shows it
-	flights  map[string]*flights
+	flights  map[object]*flights
+	dirty    map[object]bool // what events said has changed, until it is refreshed; true if its details may have
 	running  bool
 	ctx      context.Context //nolint:containedctx // Run's, for refreshes that several callers wait for
 	wg       sync.WaitGroup
@@ -130,7 +131,7 @@ var errNotRunning = errors.New("the engine is not followed any more")
 func New(ep Endpoint, o Options) *Engine {
 	e := &Engine{
 		ep: ep, o: o, doubt: make(chan struct{}, 1),
-		marks: map[string]mark{}, lists: map[fleet.Kind]uint64{}, hints: map[string]hint{}, flights: map[string]*flights{},
+		marks: map[string]mark{}, lists: map[fleet.Kind]uint64{}, hints: map[string]hint{}, flights: map[object]*flights{}, dirty: map[object]bool{},
 	}
 	dial := func(ctx context.Context) (net.Conn, error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, o.Timing.Dial, fmt.Errorf("no connection within %s", o.Timing.Dial))

@@ -202,17 +202,17 @@ func (e *Engine) note(ev fleet.Event) {
 	e.hints[ev.ActorID] = h
 }
 
-// apply refreshes what the event says has changed.
+// apply refreshes what the event says has changed, unless it is known already.
 func (e *Engine) apply(ev fleet.Event) {
 	e.note(ev)
 	switch ev.Type {
 	case "container":
 		e.applyContainer(ev)
 	case "image":
-		e.refresh(fleet.KindImage, "", false)
+		e.later(fleet.KindImage, "", false)
 	case "volume":
 		if ev.Action == "create" || ev.Action == "destroy" || ev.Action == "prune" {
-			e.refresh(fleet.KindVolume, "", false)
+			e.later(fleet.KindVolume, "", false)
 		}
 	case "network":
 		e.applyNetwork(ev)
@@ -231,23 +231,69 @@ func (e *Engine) applyContainer(ev fleet.Event) {
 	case "exec_create":
 		e.addExec(ev.ActorID, ev.Attributes["execID"])
 	case "commit":
-		e.refresh(fleet.KindImage, "", false)
-	case "create", "update":
-		e.refresh(fleet.KindContainer, ev.ActorID, true)
-	case "start", "die", "kill", "oom", "pause", "unpause", "stop", "restart", "rename", "health_status", "removing", "checkpoint":
-		e.refresh(fleet.KindContainer, ev.ActorID, false)
+		e.later(fleet.KindImage, "", false)
+	case "create":
+		if c, ok := e.Node().Find(ev.ActorID); !ok || !c.Inspected {
+			e.later(fleet.KindContainer, ev.ActorID, true)
+		}
+	case "update":
+		e.later(fleet.KindContainer, ev.ActorID, true)
+	case "start":
+		if !e.knownStart(ev) {
+			e.later(fleet.KindContainer, ev.ActorID, false)
+		}
+	case "die", "kill", "oom", "pause", "unpause", "stop", "restart", "rename", "health_status", "removing", "checkpoint":
+		e.later(fleet.KindContainer, ev.ActorID, false)
 	}
+}
+
+// knownStart tells whether the container was seen running after the event, as when a client's start was read back before
+// the event came. The event's time is the exact one.
+func (e *Engine) knownStart(ev fleet.Event) bool {
+	at := time.Unix(0, ev.TimeNano)
+	known := false
+	c, ok := e.Node().Find(ev.ActorID)
+	if !ok || c.State != "running" || c.StartedAt.Before(at) {
+		return false
+	}
+	e.change(func(n *fleet.Node) {
+		now, ok := n.Find(ev.ActorID)
+		if !ok || now.State != "running" || now.StartedAt.Before(at) {
+			return
+		}
+		c := *now
+		c.StartedAt = at
+		n.Containers = with(n.Containers, &c)
+		known = true
+	})
+	return known
 }
 
 func (e *Engine) applyNetwork(ev fleet.Event) {
 	switch ev.Action {
 	case "connect", "disconnect":
-		if id := ev.Attributes["container"]; id != "" {
-			e.refresh(fleet.KindContainer, id, false)
+		id := ev.Attributes["container"]
+		if id == "" || ev.Action == "connect" && e.attached(id, ev.ActorID) {
+			return
 		}
+		e.later(fleet.KindContainer, id, false)
 	default:
-		e.refresh(fleet.KindNetwork, "", false)
+		e.later(fleet.KindNetwork, "", false)
 	}
+}
+
+// attached tells whether a running container was seen in a network.
+func (e *Engine) attached(id, network string) bool {
+	c, ok := e.Node().Find(id)
+	if !ok || !c.Running() {
+		return false
+	}
+	for _, a := range c.Networks {
+		if a.NetworkID == network && a.IP != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // addExec remembers which container an exec belongs to.

@@ -3,12 +3,15 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"berth/internal/fleet"
 	"berth/internal/rawjson"
@@ -149,69 +152,94 @@ func (e *Engine) carry(old, c *fleet.Container, now time.Time) bool {
 
 // refreshContainer brings one container up to date: its row, and its details if they are unknown or said to have changed.
 func (e *Engine) refreshContainer(ctx context.Context, id string, details bool) error {
+	if known, ok := e.Node().Find(id); !ok || !known.Inspected {
+		details = true
+	}
 	t := e.ticket()
+	var found *inspection
+	g, gctx := errgroup.WithContext(ctx)
+	if details {
+		g.Go(func() (err error) {
+			found, err = e.fetchInspection(gctx, id)
+			if isGone(err) {
+				return nil // the row tells
+			}
+			return err
+		})
+	}
 	filter := url.QueryEscape(`{"id":{` + string(rawjson.Encode(id)) + `:true}}`)
-	rows, err := e.fetchRows(ctx, "all=1&filters="+filter)
-	if err != nil {
+	rows, err := e.fetchRows(gctx, "all=1&filters="+filter)
+	if err := errors.Join(err, g.Wait()); err != nil {
 		return err
 	}
 	var c *fleet.Container
 	if i := slices.IndexFunc(rows, func(c *fleet.Container) bool { return c.ID == id }); i >= 0 {
 		c = rows[i]
 	}
-	needed := false
 	e.change(func(n *fleet.Node) {
-		old, _ := n.Find(id)
-		if e.marks[id].row > t {
-			return
+		e.applyRow(n, id, c, t)
+		if found != nil {
+			e.applyInspection(n, id, found, t)
 		}
-		e.marks[id] = mark{row: t, detail: e.marks[id].detail}
-		n.UpdatedAt = time.Now()
-		if c == nil {
-			n.Containers = without(n.Containers, id)
-			return
-		}
-		e.carry(old, c, time.Now().Add(n.Skew))
-		needed = !c.Inspected
-		n.Containers = with(n.Containers, c)
 	})
-	if c == nil || !needed && !details {
-		return nil
-	}
-	if err := e.inspect(ctx, id); err != nil && !isGone(err) {
-		return err
-	}
 	return nil
 }
 
-// inspect takes in the details of one container.
+// applyRow puts a container's row into the node; nil says that the engine has none. The caller holds mu.
+func (e *Engine) applyRow(n *fleet.Node, id string, c *fleet.Container, t uint64) {
+	if e.marks[id].row > t {
+		return
+	}
+	e.marks[id] = mark{row: t, detail: e.marks[id].detail}
+	n.UpdatedAt = time.Now()
+	if c == nil {
+		n.Containers = without(n.Containers, id)
+		return
+	}
+	old, _ := n.Find(id)
+	e.carry(old, c, time.Now().Add(n.Skew))
+	n.Containers = with(n.Containers, c)
+}
+
+// inspect takes in the details of one container that is listed.
 func (e *Engine) inspect(ctx context.Context, id string) error {
 	t := e.ticket()
-	ctx, cancel, err := e.call(ctx, e.o.Timing.List)
+	found, err := e.fetchInspection(ctx, id)
 	if err != nil {
 		return err
+	}
+	e.change(func(n *fleet.Node) { e.applyInspection(n, id, found, t) })
+	return nil
+}
+
+func (e *Engine) fetchInspection(ctx context.Context, id string) (*inspection, error) {
+	ctx, cancel, err := e.call(ctx, e.o.Timing.List)
+	if err != nil {
+		return nil, err
 	}
 	defer cancel()
 	b, err := e.get(ctx, e.path("/containers/"+id+"/json"), "")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var i inspection
-	if err := json.Unmarshal(b, &i); err != nil {
-		return fmt.Errorf("inspect container %s: %w", id, err)
+	i := new(inspection)
+	if err := json.Unmarshal(b, i); err != nil {
+		return nil, fmt.Errorf("inspect container %s: %w", id, err)
 	}
-	e.change(func(n *fleet.Node) {
-		old, ok := n.Find(id)
-		if m := e.marks[id]; !ok || m.detail > t {
-			return
-		}
-		e.marks[id] = mark{row: e.marks[id].row, detail: t}
-		c := *old
-		i.apply(&c)
-		e.hints[id].apply(&c)
-		n.Containers = with(n.Containers, &c)
-	})
-	return nil
+	return i, nil
+}
+
+// applyInspection puts a container's details into the node. The caller holds mu.
+func (e *Engine) applyInspection(n *fleet.Node, id string, found *inspection, t uint64) {
+	old, ok := n.Find(id)
+	if m := e.marks[id]; !ok || m.detail > t {
+		return
+	}
+	e.marks[id] = mark{row: e.marks[id].row, detail: t}
+	c := *old
+	found.apply(&c)
+	e.hints[id].apply(&c)
+	n.Containers = with(n.Containers, &c)
 }
 
 // remove takes a container away at once, so that no list that began earlier brings it back.

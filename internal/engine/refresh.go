@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"time"
 
 	"berth/internal/fleet"
 )
@@ -17,6 +18,44 @@ type flight struct {
 // happened while one was under way needs the next, since the first may have asked before the change.
 type flights struct {
 	now, next *flight
+}
+
+// settle is how long a refresh that an event asks for waits for the other events of the same change, and for a client's
+// request that refreshes anyway.
+const settle = 15 * time.Millisecond
+
+// later asks for a refresh in a moment.
+func (e *Engine) later(kind fleet.Kind, id string, details bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.running || e.ctx.Err() != nil {
+		return
+	}
+	o := object{kind, id}
+	e.dirty[o] = e.dirty[o] || details
+	if len(e.dirty) > 1 {
+		return // the one before has seen to it
+	}
+	ctx := e.ctx
+	e.wg.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-time.After(settle):
+		}
+		e.mu.Lock()
+		due := e.dirty
+		e.dirty = map[object]bool{}
+		e.mu.Unlock()
+		for o, details := range due {
+			e.refresh(o.kind, o.id, details)
+		}
+	})
+}
+
+// object is what a refresh is of; the ID is empty where the engine has no list of one.
+type object struct {
+	kind fleet.Kind
+	id   string
 }
 
 // Refresh asks the engine for one object, or for all of a kind where the engine has no list of one, and returns when the
@@ -44,12 +83,16 @@ func (e *Engine) wait(ctx context.Context, f *flight) error {
 
 // refresh starts or joins a refresh.
 func (e *Engine) refresh(kind fleet.Kind, id string, details bool) *flight {
-	key := string(kind)
-	if kind == fleet.KindContainer {
-		key += " " + id
+	key := object{kind, id}
+	if kind != fleet.KindContainer {
+		key.id = ""
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if asked, ok := e.dirty[key]; ok {
+		details = details || asked
+		delete(e.dirty, key)
+	}
 	if !e.running || e.ctx.Err() != nil {
 		return &flight{done: closed(), err: e.goneError()}
 	}
@@ -63,7 +106,7 @@ func (e *Engine) refresh(kind fleet.Kind, id string, details bool) *flight {
 	}
 	fs = &flights{now: &flight{done: make(chan struct{}), details: details}}
 	e.flights[key] = fs
-	e.wg.Go(func() { e.fly(key, kind, id, fs) })
+	e.wg.Go(func() { e.fly(key, fs) })
 	return fs.now
 }
 
@@ -76,13 +119,13 @@ func closed() chan struct{} {
 }
 
 // fly runs the refreshes of one object until none is asked for.
-func (e *Engine) fly(key string, kind fleet.Kind, id string, fs *flights) {
+func (e *Engine) fly(key object, fs *flights) {
 	for {
 		f := fs.now
-		if kind == fleet.KindContainer {
-			f.err = e.refreshContainer(e.ctx, id, f.details)
+		if key.kind == fleet.KindContainer {
+			f.err = e.refreshContainer(e.ctx, key.id, f.details)
 		} else {
-			f.err = e.list(e.ctx, kind)
+			f.err = e.list(e.ctx, key.kind)
 		}
 		if f.err != nil && !isStatus(f.err) {
 			e.Suspect()
