@@ -13,6 +13,9 @@ const noJoin = "berth's endpoint is no swarm and cannot become one, although sev
 // noPlugins answers what would change or look into plugins.
 const noPlugins = "berth does not manage engine plugins: install them on each node, `berth env NODE` shows how to reach it"
 
+// noAttestations answers the one route of newer API versions that no older one has in another form.
+const noAttestations = "image attestations came with API 1.55, which this endpoint does not speak yet"
+
 // refuse answers routes that have no meaning for a fleet.
 func refuse(status int, message string) handler {
 	return func(*Server, http.ResponseWriter, *request) error {

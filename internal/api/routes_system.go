@@ -1,6 +1,9 @@
 package api
 
-import "slices"
+import (
+	"net/http"
+	"slices"
+)
 
 func systemRoutes() []route {
 	return slices.Concat([]route{
@@ -10,5 +13,6 @@ func systemRoutes() []route {
 		{"GET", "/info", merged, showInfo, "sums, and classic Swarm's table of nodes"},
 		{"GET", "/events", merged, showEvents, "node's attributes are added; filter node; since reaches as far back as the manager remembers"},
 		{"GET", "/system/df", merged, showUsage, "sums over the nodes"},
+		{"GET", "/images/{name}/attestations", refused, refuse(http.StatusNotImplemented, noAttestations), "501: part of API 1.55"},
 	}, swarmRoutes(), pluginRoutes())
 }

@@ -25,13 +25,12 @@ func showVersion(s *Server, w http.ResponseWriter, _ *request) error {
 		"ApiVersion": api, "MinAPIVersion": minAPI, "Os": common.os, "Arch": common.arch, "KernelVersion": common.kernel,
 		"GitCommit": commit, "GoVersion": runtime.Version(), "BuildTime": built, "Experimental": "false",
 	}
-	lowest, highest := engineVersions(snap)
 	writeJSON(w, http.StatusOK, map[string]any{
 		"Platform": map[string]string{"Name": "berth"},
 		"Components": []map[string]any{
 			{"Name": "Engine", "Version": version, "Details": details},
 			{"Name": "berth", "Version": s.o.Version, "Details": map[string]string{
-				"Nodes": count(len(snap.Nodes())), "Engines": lowest + " to " + highest,
+				"Nodes": count(len(snap.Nodes())), "Engines": engineVersions(snap),
 			}},
 		},
 		"Version": version, "ApiVersion": api, "MinAPIVersion": minAPI, "GitCommit": commit, "GoVersion": runtime.Version(),
@@ -57,15 +56,20 @@ func buildOf() (commit, built string) {
 	return commit, built
 }
 
-// engineVersions are the lowest and the highest version of the fleet's engines.
-func engineVersions(snap *fleet.Snapshot) (lowest, highest string) {
-	lowest = lowestVersion(snap)
-	highest = lowest
+// engineVersions are the lowest and the highest version of the fleet's engines, for people.
+func engineVersions(snap *fleet.Snapshot) string {
+	lowest, highest := lowestVersion(snap), ""
 	for _, n := range snap.Nodes() {
 		v, _, _ := strings.Cut(n.Version, "+")
-		if v != "" && fleet.CompareVersions(v, highest) > 0 {
+		if v != "" && (highest == "" || fleet.CompareVersions(v, highest) > 0) {
 			highest = v
 		}
 	}
-	return lowest, highest
+	switch highest {
+	case "":
+		return "none"
+	case lowest:
+		return lowest
+	}
+	return lowest + " to " + highest
 }
