@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net/http/httptest"
 	"testing"
 
@@ -39,7 +37,7 @@ func TestStatus(t *testing.T) {
 }
 
 func TestWriteError(t *testing.T) {
-	s := New(nil, Options{Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	s := New(nil, Options{Log: quietLog()})
 	write := func(ctx context.Context, err error) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
 		s.writeError(w, httptest.NewRequestWithContext(ctx, "GET", "/x", nil), err)
