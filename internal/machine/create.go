@@ -96,6 +96,10 @@ func (s *Store) build(ctx context.Context, drv Driver, m *Machine, spec Spec) er
 		return err
 	}
 	spec.Progress("Creating machine...")
+	spec.Save = func(i Instance) error {
+		m.setInstance(i)
+		return s.Save(m)
+	}
 	made, err := drv.Create(ctx, spec)
 	m.setInstance(made)
 	if err := errors.Join(err, s.Save(m)); err != nil {

@@ -38,6 +38,12 @@ type PreChecker interface {
 	PreCreateCheck(ctx context.Context, spec Spec) error
 }
 
+// Locator is the optional ability to look up where a host is just now, for providers that give hosts new addresses without berth's
+// doing. A running host's Instance comes back with today's; that of any other as it was. The state stands also beside an error.
+type Locator interface {
+	Locate(ctx context.Context, i Instance) (Instance, State, error)
+}
+
 // EngineRunner is implemented by drivers whose host runs its Docker Engine without provisioning over SSH: machine hands it
 // the engine's options and certificates, and the driver (re)starts the engine with them. Repeatable.
 type EngineRunner interface {
@@ -69,6 +75,17 @@ type Spec struct {
 	Values map[string]any
 	// Progress receives one line per step, without a newline. Never nil.
 	Progress func(line string)
+	// Save stores what is known of the host so far; nil where nobody stores anything. See Keep.
+	Save func(i Instance) error
+}
+
+// Keep stores what is known of the host so far. A driver calls it in the middle of Create, before a step after which the host
+// could not be found again if this program came to a sudden end.
+func (s Spec) Keep(i Instance) error {
+	if s.Save == nil {
+		return nil
+	}
+	return s.Save(i)
 }
 
 // String, Int, Bool and Strings read a flag's value; one that is absent or of another type is the zero value.
@@ -83,12 +100,20 @@ type Instance struct {
 	Name       string // the machine's name
 	Dir        string // the machine's directory, filled in by machine on load
 	IPAddress  string
-	EnginePort int // 0 means 2376
+	EnginePort int    // 0 means 2376
+	URL        string // the engine's, if it is not tcp://IPAddress:EnginePort
+	SSHHost    string // where SSH answers, if that is not IPAddress
 	SSHUser    string
 	SSHPort    int
 	SSHKeyPath string
 	// Raw is a JSON object with the driver's own fields; machine keeps it as it is. nil means none.
 	Raw json.RawMessage
+	// Whole says that Raw is all of config.json's Driver object: the driver writes the base fields in it, too, and machine notes
+	// elsewhere what it knows.
+	Whole bool
+	// Stored is all of config.json's Driver object as it was read, for a driver that goes on with what another program made.
+	// machine fills it in and does not write it.
+	Stored json.RawMessage
 }
 
 // EngineConfig is what an engine is started with. Paths are on this computer.

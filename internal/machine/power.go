@@ -119,9 +119,9 @@ func (s *Store) settle(ctx context.Context, drv Driver, m *Machine, i Instance, 
 	return s.waitEngine(ctx, m)
 }
 
-// MustRun is an error unless the machine runs.
+// MustRun is an error unless the machine runs. m then has the address of today.
 func MustRun(ctx context.Context, s *Store, drv Driver, m *Machine) error {
-	state, err := AskState(ctx, s, drv, m)
+	state, err := locate(ctx, s, drv, m)
 	if err == nil && state != StateRunning {
 		err = ErrNotRunning
 	}

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,7 +45,7 @@ func Ask(ctx context.Context, s *Store, drv Driver, m *Machine) Status {
 }
 
 func ask(ctx context.Context, s *Store, drv Driver, m *Machine) Status {
-	state, err := AskState(ctx, s, drv, m)
+	state, err := locate(ctx, s, drv, m)
 	if err != nil || state != StateRunning {
 		return Status{State: state, Err: err}
 	}
@@ -68,10 +69,29 @@ func AskState(ctx context.Context, s *Store, drv Driver, m *Machine) (State, err
 	if err != nil {
 		return StateError, fmt.Errorf("ask driver %s: %w", m.DriverName, err)
 	}
+	return m.orRunning(state), nil
+}
+
+func (m *Machine) orRunning(state State) State {
 	if state == StateNone && m.URL() != "" {
-		return StateRunning, nil
+		return StateRunning
 	}
-	return state, nil
+	return state
+}
+
+// locate is AskState for who goes on to use the machine's address: where the driver can tell, m has today's from here on. It is not
+// stored: a read never writes.
+func locate(ctx context.Context, s *Store, drv Driver, m *Machine) (State, error) {
+	l, can := drv.(Locator)
+	if !can || m.Unfinished != "" {
+		return AskState(ctx, s, drv, m)
+	}
+	i, state, err := l.Locate(ctx, m.Instance)
+	if err != nil {
+		return cmp.Or(state, StateError), fmt.Errorf("ask driver %s: %w", m.DriverName, err)
+	}
+	m.setInstance(i)
+	return m.orRunning(state), nil
 }
 
 // unfinished is the error of a machine whose create stopped.

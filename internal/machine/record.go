@@ -69,8 +69,22 @@ type AuthOptions struct {
 
 // own is what berth notes in config.json beside docker-machine's fields; docker-machine does not look at it.
 type own struct {
-	Unfinished string `json:",omitempty"`
-	Problem    string `json:",omitempty"`
+	Unfinished string    `json:",omitempty"`
+	Problem    string    `json:",omitempty"`
+	Host       *hostNote `json:",omitempty"`
+}
+
+// hostNote is what an Instance holds that has no place in the Driver object. Where that object is the driver's alone (Whole), it
+// is all but Raw.
+type hostNote struct {
+	Whole      bool   `json:",omitempty"`
+	IPAddress  string `json:",omitempty"`
+	EnginePort int    `json:",omitempty"`
+	URL        string `json:",omitempty"`
+	SSHHost    string `json:",omitempty"`
+	SSHUser    string `json:",omitempty"`
+	SSHPort    int    `json:",omitempty"`
+	SSHKeyPath string `json:",omitempty"`
 }
 
 // driverBase are the fields that every driver of docker-machine has; a driver's further fields stand beside them.
@@ -167,11 +181,11 @@ func parse(name, dir string, data []byte) (*Machine, error) {
 	if err := m.readOptions(); err != nil {
 		return nil, err
 	}
-	if err := m.readInstance(dir); err != nil {
-		return nil, err
-	}
 	note := own{}
 	if err := m.doc.read("Berth", &note); err != nil {
+		return nil, err
+	}
+	if err := m.readInstance(dir, note.Host); err != nil {
 		return nil, err
 	}
 	m.Unfinished, m.Problem = note.Unfinished, note.Problem
@@ -199,14 +213,20 @@ func baseKeys() object {
 	return keys
 }
 
-func (m *Machine) readInstance(dir string) error {
+func (m *Machine) readInstance(dir string, note *hostNote) error {
+	if note != nil && note.Whole {
+		return m.readWhole(dir, *note)
+	}
 	base := driverBase{}
 	if err := m.doc.read("Driver", &base); err != nil {
 		return err
 	}
 	m.Instance = Instance{
 		Name: m.Name, Dir: dir, IPAddress: base.IPAddress, EnginePort: base.EnginePort,
-		SSHUser: base.SSHUser, SSHPort: base.SSHPort, SSHKeyPath: base.SSHKeyPath,
+		SSHUser: base.SSHUser, SSHPort: base.SSHPort, SSHKeyPath: base.SSHKeyPath, Stored: m.doc["Driver"],
+	}
+	if note != nil {
+		m.Instance.URL, m.Instance.SSHHost = note.URL, note.SSHHost
 	}
 	rest, err := m.doc.child("Driver")
 	if err != nil {
@@ -220,6 +240,37 @@ func (m *Machine) readInstance(dir string) error {
 	}
 	m.Instance.Raw, err = json.Marshal(rest)
 	return err
+}
+
+// readWhole is readInstance for a Driver object that is the driver's alone.
+func (m *Machine) readWhole(dir string, note hostNote) error {
+	driver, err := m.doc.child("Driver")
+	if err != nil {
+		return err
+	}
+	if len(driver) == 0 { // null, or not there
+		if err := m.doc.set("Driver", driver); err != nil {
+			return err
+		}
+	}
+	m.Instance = Instance{
+		Name: m.Name, Dir: dir, IPAddress: note.IPAddress, EnginePort: note.EnginePort, URL: note.URL,
+		SSHHost: note.SSHHost, SSHUser: note.SSHUser, SSHPort: note.SSHPort, SSHKeyPath: note.SSHKeyPath,
+		Raw: m.doc["Driver"], Stored: m.doc["Driver"], Whole: true,
+	}
+	return nil
+}
+
+// hostNote is what encode notes beside the Driver object; nil for nothing.
+func (m *Machine) hostNote() *hostNote {
+	i := m.Instance
+	switch {
+	case i.Whole:
+		return &hostNote{true, i.IPAddress, i.EnginePort, i.URL, i.SSHHost, i.SSHUser, i.SSHPort, i.SSHKeyPath}
+	case i.URL != "" || i.SSHHost != "":
+		return &hostNote{URL: i.URL, SSHHost: i.SSHHost}
+	}
+	return nil
 }
 
 // encode is the config.json of m: what was read, with the fields that berth knows as they are now.
@@ -247,7 +298,7 @@ func (m *Machine) encode(storeDir string) ([]byte, error) {
 		return nil, err
 	}
 	delete(doc, "Berth")
-	if note := (own{m.Unfinished, m.Problem}); note != (own{}) {
+	if note := (own{m.Unfinished, m.Problem, m.hostNote()}); note != (own{}) {
 		if err := doc.set("Berth", note); err != nil {
 			return nil, err
 		}
@@ -267,9 +318,16 @@ func indent(v any) ([]byte, error) {
 	return bytes.TrimRight(b.Bytes(), "\n"), nil
 }
 
-// driverObject is the Driver object: the fields in Raw, and docker-machine's base fields over them. Base fields that Instance
-// does not hold stay as they were.
-func (m *Machine) driverObject(storeDir string) (object, error) {
+// driverObject is the Driver object: the fields in Raw, and docker-machine's base fields over them unless Raw is the whole. Base
+// fields that Instance does not hold stay as they were.
+func (m *Machine) driverObject(storeDir string) (any, error) {
+	if m.Instance.Whole {
+		whole := object{}
+		if err := json.Unmarshal(m.Instance.Raw, &whole); err != nil {
+			return nil, fmt.Errorf("fields of driver %s: %w", m.DriverName, err)
+		}
+		return m.Instance.Raw, nil
+	}
 	before := driverBase{}
 	if err := m.doc.read("Driver", &before); err != nil {
 		return nil, err
@@ -326,10 +384,15 @@ func (s *Store) Inspect(m *Machine) (json.RawMessage, error) {
 	return m.encode(s.dir)
 }
 
-// URL is where the machine's engine listens; "" while that is not known. A driver that has its own idea says so in a field URL.
+// URL is where the machine's engine listens; "" while that is not known. A driver that has its own idea says so in a field URL,
+// unless that is where its provider's API is: docker-machine's exoscale has one of that name.
 func (m *Machine) URL() string {
+	if m.Instance.URL != "" {
+		return m.Instance.URL
+	}
 	var given struct{ URL string }
-	if len(m.Instance.Raw) > 0 && json.Unmarshal(m.Instance.Raw, &given) == nil && given.URL != "" {
+	if !m.Instance.Whole && len(m.Instance.Raw) > 0 && json.Unmarshal(m.Instance.Raw, &given) == nil &&
+		given.URL != "" && !strings.HasPrefix(given.URL, "http") {
 		return given.URL
 	}
 	if m.Instance.IPAddress == "" {

@@ -15,6 +15,7 @@ func FuzzRecord(f *testing.F) {
 		f.Add(data)
 	}
 	f.Add([]byte(`{"ConfigVersion":3,"DriverName":"x","Driver":{"IPAddress":"1","ipaddress":"2","EnginePort":-1},"Berth":{"Problem":"p"}}`))
+	f.Add([]byte(`{"ConfigVersion":3,"DriverName":"x","Driver":{"URL":"tcp://1:2","Id":9007199254740993},"Berth":{"Host":{"Whole":true,"URL":"tcp://3:4"}}}`))
 	f.Add([]byte(`{"ConfigVersion":3,"DriverName":"x","Driver":{"URL":1},"HostOptions":null}`))
 	f.Fuzz(func(t *testing.T, config []byte) {
 		m, err := parse("web1", "/store/machines/web1", config)
