@@ -35,9 +35,12 @@ func (e *ExitError) Error() string {
 	return text
 }
 
-// firstLine keeps a whole script out of an error.
+// firstLine names a command, and keeps a whole script out of an error.
 func firstLine(cmd string) string {
 	const most = 200
+	if cmd == "" {
+		return "shell"
+	}
 	line, _, more := strings.Cut(strings.TrimSpace(cmd), "\n")
 	if len(line) > most {
 		line, more = strings.ToValidUTF8(line[:most], ""), true
@@ -80,15 +83,13 @@ func (t *transport) newSession(ctx context.Context, command string) (*session, e
 	return s, nil
 }
 
-// start sends the command. From here on it may have run, whatever goes wrong.
+// start sends the command, or asks for the user's shell. From here on it may have run, whatever goes wrong.
 func (s *session) start(ctx context.Context) error {
-	ok, err := await(ctx, s.t, func() (bool, error) {
-		return s.ch.SendRequest("exec", true, gossh.Marshal(struct{ Command string }{s.command}))
-	}, func(bool) {})
-	if err == nil && !ok {
-		err = errors.New("sshd refuses to run commands")
+	kind, payload := "exec", gossh.Marshal(struct{ Command string }{s.command})
+	if s.command == "" {
+		kind, payload = "shell", nil
 	}
-	if err != nil {
+	if err := s.request(ctx, kind, payload, "sshd refuses to run commands"); err != nil {
 		s.close()
 		return fmt.Errorf("%s: %w", firstLine(s.command), err)
 	}

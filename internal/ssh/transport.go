@@ -29,6 +29,7 @@ type transport struct {
 	wire    *wire
 	via     *transport    // the jump host; ours alone
 	suspect chan struct{} // asks for a keep-alive right now
+	agent   string        // the socket of our ssh-agent; "" for none
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -151,6 +152,7 @@ func (s *settings) handshake(ctx context.Context, raw net.Conn) (*transport, err
 		client:  gossh.NewClient(sc, chans, reqs),
 		wire:    w,
 		suspect: make(chan struct{}, 1),
+		agent:   s.agent,
 		conns:   map[*conn]struct{}{},
 	}, nil
 }
