@@ -149,10 +149,10 @@ func (s *Snapshot) index(old, n *Node) {
 	}
 	ids, names, swarm := s.ids.Txn(), s.names.Txn(), s.swarm.Txn()
 	drop := func(c *Container) {
-		remove(ids, c.ID, nodeID)
-		remove(names, c.Name, nodeID)
+		remove(ids, c.ID, place{nodeID, c})
+		remove(names, c.Name, place{nodeID, c})
 		if id := c.Labels[LabelSwarmID]; id != "" {
-			remove(swarm, id, nodeID)
+			remove(swarm, id, place{nodeID, c})
 		}
 	}
 	put := func(c *Container) {
@@ -186,19 +186,17 @@ func insert(t *iradix.Txn[[]place], key string, p place) {
 	t.Insert([]byte(key), append(slices.Clip(had), p))
 }
 
-func remove(t *iradix.Txn[[]place], key, nodeID string) {
+// remove takes that very container away: while a rename is on its way, two of one node may have one name.
+func remove(t *iradix.Txn[[]place], key string, p place) {
 	had, ok := t.Get([]byte(key))
 	if !ok {
 		return
 	}
 	kept := make([]place, 0, len(had))
-	gone := false
-	for _, p := range had {
-		if p.nodeID == nodeID && !gone {
-			gone = true
-			continue
+	for _, h := range had {
+		if h != p {
+			kept = append(kept, h)
 		}
-		kept = append(kept, p)
 	}
 	if len(kept) == 0 {
 		t.Delete([]byte(key))
