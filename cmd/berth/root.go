@@ -36,6 +36,9 @@ type program struct {
 
 // execute reads the command line and runs its command.
 func (p *program) execute(ctx context.Context) error {
+	if p.name == "docker" {
+		return p.dialStdio(ctx)
+	}
 	root := p.rootCmd() //nolint:contextcheck // a command gets its context when it runs
 	args := longFlags(root, p.argv[1:])
 	root.SetArgs(args)
