@@ -64,6 +64,9 @@ type createHost struct {
 
 // createContainer places a container and has it created there.
 func createContainer(s *Server, w http.ResponseWriter, r *request) error {
+	if r.Header.Get(dryRunHeader) != "" {
+		return placeContainer(s, w, r)
+	}
 	c, err := parseCreation(r)
 	if err != nil {
 		return err
