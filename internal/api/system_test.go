@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/moby/moby/api/types/system"
@@ -264,54 +265,47 @@ func TestDiskUsageAddsUp(t *testing.T) {
 }
 
 func TestDiskUsageIsAskedOnceAtATime(t *testing.T) {
-	var u usage
-	var mu sync.Mutex
-	asking, most, asked := 0, 0, map[string]int{}
-	begun, release := make(chan struct{}, 100), make(chan struct{})
-	ask := func(question string) func(context.Context) ([]byte, error) {
-		return func(context.Context) ([]byte, error) {
-			mu.Lock()
-			asking++
-			most = max(most, asking)
-			asked[question]++
-			mu.Unlock()
-			begun <- struct{}{}
-			<-release
-			mu.Lock()
-			asking--
-			mu.Unlock()
-			return []byte(question), nil
-		}
-	}
-	impatient, cancel := context.WithCancel(t.Context())
-	left := make(chan error)
-	go func() {
-		_, err := u.share(impatient, "n", "x", ask("x"))
-		left <- err
-	}()
-	<-begun
-	cancel()
-	if err := <-left; !errors.Is(err, context.Canceled) {
-		t.Errorf("an asker that left got %v", err)
-	}
-	var wg sync.WaitGroup
-	for i := range 10 {
-		question := []string{"x", "y"}[i%2]
-		wg.Go(func() {
-			b, err := u.share(t.Context(), "n", question, ask(question))
-			if string(b) != question || err != nil {
-				t.Errorf("%s is answered by %s, %v", question, b, err)
+	synctest.Test(t, func(t *testing.T) {
+		var u usage
+		var asked []string // by one at a time, which the race detector would tell
+		release := make(chan struct{})
+		share := func(ctx context.Context, question string) error {
+			b, err := u.share(ctx, "n", question, func(context.Context) ([]byte, error) {
+				asked = append(asked, question)
+				<-release
+				return []byte(question), nil
+			})
+			if err == nil && string(b) != question {
+				t.Errorf("%s is answered by %s", question, b)
 			}
-		})
-	}
-	close(release)
-	wg.Wait()
-	if most != 1 {
-		t.Errorf("%d questions at a time, want 1", most)
-	}
-	if asked["x"] == 0 || asked["y"] == 0 || asked["x"]+asked["y"] > 10 {
-		t.Errorf("asked %v", asked)
-	}
+			return err
+		}
+		impatient, leave := context.WithCancel(t.Context())
+		left := make(chan error, 1)
+		go func() { left <- share(impatient, "x") }()
+		synctest.Wait()
+		leave()
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Errorf("an asker that left got %v", err)
+		}
+		var wg sync.WaitGroup
+		for i := range 10 {
+			wg.Go(func() {
+				if err := share(t.Context(), []string{"x", "y"}[i%2]); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait() // all wait now: some for what the first one asked, the others for their turn
+		if fmt.Sprint(asked) != "[x]" {
+			t.Errorf("asked %v while the first question is open, want x alone", asked)
+		}
+		close(release)
+		wg.Wait()
+		if fmt.Sprint(asked) != "[x y]" {
+			t.Errorf("asked %v, want x and y once each", asked)
+		}
+	})
 }
 
 func TestAddUsage(t *testing.T) {
