@@ -49,9 +49,12 @@ func swarmRoutes() []route {
 }
 
 func pluginRoutes() []route {
-	table := []route{{"GET", "/plugins", merged, listPlugins, "by name, enabled if on every node that has it"}}
+	table := []route{
+		{"GET", "/plugins", merged, listPlugins, "by name, enabled if on every node that has it"},
+		{"GET", "/plugins/{name}/json", merged, inspectPlugin, "from that list"},
+	}
 	for _, r := range [][2]string{
-		{"GET", "/plugins/privileges"}, {"POST", "/plugins/pull"}, {"POST", "/plugins/create"}, {"GET", "/plugins/{name}/json"}, {"POST", "/plugins/{name}/enable"},
+		{"GET", "/plugins/privileges"}, {"POST", "/plugins/pull"}, {"POST", "/plugins/create"}, {"POST", "/plugins/{name}/enable"},
 		{"POST", "/plugins/{name}/disable"}, {"POST", "/plugins/{name}/set"}, {"POST", "/plugins/{name}/upgrade"}, {"POST", "/plugins/{name}/push"}, {"DELETE", "/plugins/{name}"},
 	} {
 		table = append(table, route{r[0], r[1], refused, refuse(http.StatusNotImplemented, noPlugins), "501: each node has its own plugins"})

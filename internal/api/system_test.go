@@ -341,6 +341,10 @@ func TestPluginsAreJoinedByName(t *testing.T) {
 	if a := f.must(200, "GET", "/plugins", nil); strings.TrimSpace(string(a.body)) != want {
 		t.Errorf("plugins = %s, want %s", a.body, want)
 	}
+	if a := f.must(200, "GET", "/plugins/net/json", nil); strings.TrimSpace(string(a.body)) != `{"Name":"net","Enabled":false}` {
+		t.Errorf("plugin net = %s", a.body)
+	}
+	f.fails("GET", "/plugins/web/json", nil, 404, `plugin "web" not found`)
 	if a := showOnly(t, new(fleet.Snapshot)).must(200, "GET", "/plugins", nil); strings.TrimSpace(string(a.body)) != "[]" {
 		t.Errorf("plugins of nothing = %s", a.body)
 	}
