@@ -272,6 +272,22 @@ func TestOneNameIsGivenOnceUnder64Creates(t *testing.T) {
 	}
 }
 
+func TestContainersWithoutNamesAreNotTakenForOne(t *testing.T) {
+	r := newRig(t, 4)
+	r.o.Policy.Strategy = schedule.Random
+	nodes := map[string]int{}
+	for range 32 {
+		_, n, err := r.create(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodes[n.Name]++
+	}
+	if len(nodes) == 1 {
+		t.Errorf("random put 32 containers without names on %v", nodes)
+	}
+}
+
 // The engine did what it was asked and died before it could say so: the create goes elsewhere, and what was made is removed.
 func TestACreateWhoseAnswerIsLostIsNotDoubled(t *testing.T) {
 	r := newRig(t, 2)

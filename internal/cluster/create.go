@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -44,6 +45,9 @@ func (c *Cluster) Create(ctx context.Context, r *schedule.Request, b build) (*ht
 	ask.Exclude = map[string]string{}
 	for id, why := range r.Exclude {
 		ask.Exclude[id] = why
+	}
+	if ask.Seed == 0 && ask.Name == "" {
+		ask.Seed = mathrand.Uint64() // or all that have no name would be the same to the scheduler
 	}
 	doubts := &doubts{c: c}
 	refused := 0
