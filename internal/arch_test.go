@@ -20,6 +20,7 @@ var arrows = map[string][]string{
 	"discovery":         {},
 	"dockercontext":     {},
 	"dockertest":        {},
+	"files":             {},
 	"fleet":             {},
 	"proxy":             {},
 	"provision":         {},

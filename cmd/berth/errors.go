@@ -25,6 +25,9 @@ func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
 func exitCode(err error) int {
+	if failed, ok := errors.AsType[*statusError](err); ok {
+		return failed.status
+	}
 	if onlyPreChecks(err) {
 		return exitPreCheck
 	}

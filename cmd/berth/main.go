@@ -36,7 +36,8 @@ func run(argv []string) int {
 	if err == nil {
 		return 0
 	}
-	if !errors.Is(err, syscall.EPIPE) { // whoever read our output knows that they stopped
+	_, said := errors.AsType[*statusError](err)  // by the command on the machine
+	if !said && !errors.Is(err, syscall.EPIPE) { // whoever read our output knows that they stopped
 		fmt.Fprintln(p.err, p.explain(err)) //nolint:errcheck // nothing is left to say it to
 	}
 	if context.Cause(ctx) == errInterrupted { //nolint:errorlint // the cause is this very value

@@ -29,6 +29,7 @@ type program struct {
 
 	storagePath string
 	debug       bool
+	nativeSSH   bool
 	auth        machine.AuthOptions
 
 	mu sync.Mutex // one line at a time from machines that are worked on together
@@ -70,7 +71,6 @@ func (p *program) rootCmd() *cobra.Command {
 		},
 	}
 	root.Flags().BoolVarP(&showVersion, "version", "v", false, "Print the version")
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{err, cmd.CommandPath()}
 	})
@@ -80,6 +80,7 @@ func (p *program) rootCmd() *cobra.Command {
 	for _, cmd := range root.Commands() {
 		cmd.DisableFlagsInUseLine = true // Use says it, as docker-machine does
 	}
+	p.completeFlags(root)
 	return root
 }
 
@@ -87,7 +88,8 @@ func (p *program) rootCmd() *cobra.Command {
 func (p *program) machineCommands() []*cobra.Command {
 	return []*cobra.Command{
 		p.activeCmd(), p.configCmd(), p.createCmd(), p.envCmd(), p.inspectCmd(), p.ipCmd(), p.killCmd(), p.lsCmd(),
-		p.regenerateCertsCmd(), p.restartCmd(), p.rmCmd(), p.startCmd(), p.statusCmd(), p.stopCmd(), p.urlCmd(), p.versionCmd(),
+		p.mountCmd(), p.regenerateCertsCmd(), p.restartCmd(), p.rmCmd(), p.scpCmd(), p.sshCmd(), p.startCmd(), p.statusCmd(),
+		p.stopCmd(), p.urlCmd(), p.versionCmd(),
 	}
 }
 
@@ -98,12 +100,12 @@ func (p *program) globalFlags(f *pflag.FlagSet) {
 	f.StringVar(&p.auth.CaPrivateKeyPath, "tls-ca-key", "", "Its private key [$MACHINE_TLS_CA_KEY]")
 	f.StringVar(&p.auth.ClientCertPath, "tls-client-cert", "", "Client certificate of new machines [$MACHINE_TLS_CLIENT_CERT]")
 	f.StringVar(&p.auth.ClientKeyPath, "tls-client-key", "", "Its private key [$MACHINE_TLS_CLIENT_KEY]")
-	// docker-machine has these, and programs that run it pass them; berth sends no crash reports, asks GitHub nothing, and its SSH
-	// is native.
+	native, err := strconv.ParseBool(os.Getenv("MACHINE_NATIVE_SSH"))
+	f.BoolVar(&p.nativeSSH, "native-ssh", native || err != nil, "Use berth's own SSH; =false runs this computer's ssh and scp [$MACHINE_NATIVE_SSH]")
+	// docker-machine has these, and programs that run it pass them; berth sends no crash reports and asks GitHub nothing.
 	f.String("bugsnag-api-token", "", "")
 	f.String("github-api-token", "", "")
-	f.Bool("native-ssh", true, "")
-	for _, unused := range []string{"bugsnag-api-token", "github-api-token", "native-ssh"} {
+	for _, unused := range []string{"bugsnag-api-token", "github-api-token"} {
 		_ = f.MarkHidden(unused) // all are defined above
 	}
 }
@@ -116,6 +118,11 @@ func (p *program) readEnvironment() error {
 			return fmt.Errorf("MACHINE_DEBUG=%s: want true or false", v)
 		}
 		p.debug = on
+	}
+	if v := os.Getenv("MACHINE_NATIVE_SSH"); v != "" {
+		if _, err := strconv.ParseBool(v); err != nil {
+			return fmt.Errorf("MACHINE_NATIVE_SSH=%s: want true or false", v)
+		}
 	}
 	for _, path := range []struct {
 		value *string
@@ -180,20 +187,26 @@ func (p *program) line(w io.Writer, format string, args ...any) {
 	fmt.Fprintf(w, format+"\n", args...) //nolint:errcheck // work goes on when nobody reads any more
 }
 
-// longFlags turns -name into --name where a flag is called so. docker-machine took both, pflag takes only the second.
+// longFlags turns -name into --name where a flag is called so. docker-machine took both, pflag takes only the second. What is
+// for a command on a machine is left alone.
 func longFlags(root *cobra.Command, args []string) []string {
 	known, takesValue := flagNames(root)
 	out := slices.Clone(args)
 	isValue := false // of the flag before
+	var words []string
 	for i, a := range out {
-		if a == "--" && !isValue {
+		if a == "--" && !isValue || len(words) > 1 && words[0] == "ssh" {
 			break
 		}
 		name, _, inline := strings.Cut(strings.TrimLeft(a, "-"), "=")
-		if !isValue && strings.HasPrefix(a, "-") && !strings.HasPrefix(a, "--") && len(name) > 1 && known[name] {
+		flag := strings.HasPrefix(a, "-")
+		if !isValue && flag && !strings.HasPrefix(a, "--") && len(name) > 1 && known[name] {
 			out[i] = "-" + a
 		}
-		isValue = !isValue && !inline && strings.HasPrefix(a, "-") && takesValue[name]
+		if !isValue && !flag {
+			words = append(words, a)
+		}
+		isValue = !isValue && !inline && flag && takesValue[name]
 	}
 	return out
 }

@@ -43,9 +43,12 @@ type plan struct {
 	Env    []string
 }
 
-// InitMain runs a stage of a box if the program was started for that; it then returns only to say that the program has
-// done its work. main and every TestMain of a package that makes local machines call it before anything else.
+// InitMain runs a stage of a box, or enters one, if the program was started for that; it then returns only to say that the
+// program has done its work. main and every TestMain of a package that makes local machines call it before anything else.
 func InitMain(args []string) (handled bool) {
+	if enterMain(args) {
+		return true
+	}
 	if len(args) < 2 || (args[1] != launchArg && args[1] != initArg) {
 		return false
 	}
