@@ -11,10 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 var (
@@ -38,12 +41,24 @@ func newWorld(name string) (*world, error) {
 	dir := filepath.Join(scratch, name)
 	w := &world{dir: dir, log: filepath.Join(dir, "serve.log"), socket: filepath.Join(dir, "docker.sock")}
 	for _, kv := range os.Environ() {
-		if k, _, _ := strings.Cut(kv, "="); !strings.HasPrefix(k, "DOCKER_") && !strings.HasPrefix(k, "MACHINE_") && k != "HOME" {
+		if k, _, _ := strings.Cut(kv, "="); !foreign(k) {
 			w.env = append(w.env, kv)
 		}
 	}
 	w.env = append(w.env, "HOME="+dir, "SHELL=/bin/bash", "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"))
 	return w, os.MkdirAll(dir, 0o700)
+}
+
+// foreign tells whether a variable is of the computer that the suite runs on and not of its users. With a CA bundle in the
+// environment Python's requests, so docker-py too, forgets the authority it was told to trust.
+func foreign(name string) bool {
+	for _, prefix := range []string{"DOCKER_", "MACHINE_", "SWARM_", "COMPOSE_"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return slices.Contains([]string{"HOME", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "XDG_RUNTIME_DIR", "NO_PROXY", "no_proxy"}, name) ||
+		strings.HasSuffix(strings.ToLower(name), "_proxy")
 }
 
 // fleet returns the fleet of three that most tests share, with the images they use.
@@ -53,7 +68,7 @@ func fleet(t *testing.T) *world {
 		w, err := newWorld("shared")
 		if err == nil {
 			shared = w
-			err = w.up([]string{"host1", "host2", "host3"})
+			err = w.upShared()
 		}
 		if err == nil {
 			err = w.loadImages("busybox:latest", "web:1")
@@ -67,6 +82,35 @@ func fleet(t *testing.T) *world {
 		t.FailNow()
 	}
 	return shared
+}
+
+// sharedLabels are what the shared machines' engines say of themselves.
+var sharedLabels = map[string][]string{
+	"host1": {"size=small", "zone=a"},
+	"host2": {"size=small", "zone=b", "disk=ssd"},
+	"host3": {"size=xxl", "zone=b"},
+}
+
+// upShared creates the shared machines at once, by a command for each since each has labels of its own.
+func (w *world) upShared() error {
+	var g errgroup.Group
+	for name, labels := range sharedLabels {
+		w.machine = append(w.machine, name)
+		g.Go(func() error {
+			create := []string{"create", "-d", "local", "--engine-insecure-registry", "10.0.0.0/8"}
+			for _, l := range labels {
+				create = append(create, "--engine-label", l)
+			}
+			if out, err := w.command("berth", append(create, name)...).CombinedOutput(); err != nil {
+				return fmt.Errorf("berth create %s: %w\n%s", name, err, out)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return w.startServe()
 }
 
 // up creates machines and serves them.
