@@ -153,7 +153,7 @@ func partial(w http.ResponseWriter, nodes []*fleet.Node, errs []error) error {
 
 // anyHealthy hands the request to the first healthy node that can be reached.
 func (s *Server) anyHealthy(w http.ResponseWriter, r *request) error {
-	var last error = unavailable("no healthy node is available in the fleet")
+	last := unavailable("no healthy node is available in the fleet")
 	for _, n := range s.nodes() {
 		err := s.forward(w, r, n, forwarding{})
 		if err == nil || r.Context().Err() != nil || !errors.As(err, new(interface{ Unavailable() })) {
