@@ -30,7 +30,7 @@ type createFlags struct {
 
 func (p *program) createCmd() *cobra.Command {
 	name := p.driverName()
-	drv, err := p.driver(name)
+	drv, err := p.creator(name)
 	f := &createFlags{}
 	cmd := &cobra.Command{
 		Use:               "create [OPTIONS] NAME [NAME...]",
@@ -44,7 +44,7 @@ func (p *program) createCmd() *cobra.Command {
 			if f.driver != name { // the parser and driverName read the line in two ways
 				return &usageError{fmt.Errorf("the driver is both %s and %s: name one, as --driver NAME", name, f.driver), cmd.CommandPath()}
 			}
-			return p.runCreate(cmd.Context(), drv, f, driverFlags(drv), cmd.Flags(), unique(names))
+			return p.runCreate(cmd.Context(), drv, f, driverFlags(drv), cmd.LocalFlags(), unique(names))
 		},
 	}
 	if err != nil {
@@ -170,8 +170,12 @@ func driverFlags(d machine.Driver) []machine.Flag {
 	return nil
 }
 
+// defineDriverFlags adds a driver's flags. Where create has a flag of that name, it is for both.
 func defineDriverFlags(fs *pflag.FlagSet, flags []machine.Flag) {
 	for _, f := range flags {
+		if fs.Lookup(f.Name) != nil || f.Name == "help" {
+			continue
+		}
 		usage := f.Usage
 		if f.EnvVar != "" {
 			usage += " [$" + f.EnvVar + "]"
@@ -191,11 +195,15 @@ func defineDriverFlags(fs *pflag.FlagSet, flags []machine.Flag) {
 	}
 }
 
-// driverValues are the driver's flags: from the command line, else from the environment, else their defaults.
+// driverValues are the driver's flags: from the command line, else from the environment, else their defaults. With them are the values
+// of create's own, which drivers that came from docker-machine look at.
 func driverValues(fs *pflag.FlagSet, flags []machine.Flag) (map[string]any, error) {
-	values := map[string]any{}
+	values := sharedValues(fs)
 	for _, f := range flags {
-		if given := os.Getenv(f.EnvVar); f.EnvVar != "" && given != "" && !fs.Changed(f.Name) {
+		if f.Name == "help" { // a driver cannot have it
+			continue
+		}
+		if given := firstEnv(f.EnvVar); given != "" && !fs.Changed(f.Name) {
 			v, err := fromEnv(f, given)
 			if err != nil {
 				return nil, err
@@ -210,6 +218,45 @@ func driverValues(fs *pflag.FlagSet, flags []machine.Flag) (map[string]any, erro
 		values[f.Name] = v
 	}
 	return values, nil
+}
+
+// firstEnv is the first that is set of the variables named, one or several with commas.
+func firstEnv(names string) string {
+	for name := range strings.SplitSeq(names, ",") {
+		if v := os.Getenv(strings.TrimSpace(name)); v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// sharedValues are the values of all flags; lists only where there is something in them, as docker-machine hands them on.
+func sharedValues(fs *pflag.FlagSet) map[string]any {
+	values := map[string]any{}
+	fs.VisitAll(func(f *pflag.Flag) {
+		var v any
+		var err error
+		switch f.Value.Type() {
+		case "string":
+			v, err = fs.GetString(f.Name)
+		case "int":
+			v, err = fs.GetInt(f.Name)
+		case "bool":
+			v, err = fs.GetBool(f.Name)
+		case "stringArray":
+			var list []string
+			if list, err = fs.GetStringArray(f.Name); len(list) == 0 {
+				return
+			}
+			v = list
+		default:
+			return
+		}
+		if err == nil { // the type was looked at
+			values[f.Name] = v
+		}
+	})
+	return values
 }
 
 func fromFlag(fs *pflag.FlagSet, f machine.Flag) (any, error) {

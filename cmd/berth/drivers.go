@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -19,11 +18,14 @@ func drivers() map[string]machine.Driver {
 	return d
 }
 
+// driver is one of berth's own, or a plugin on PATH.
 func (p *program) driver(name string) (machine.Driver, error) {
-	d, ok := p.drivers[name]
-	if !ok {
-		known := strings.Join(slices.Sorted(maps.Keys(p.drivers)), ", ")
-		return nil, fmt.Errorf("Driver %q not found. This berth has: %s", name, known) //nolint:staticcheck,revive // docker-machine's text
+	if d, ok := p.drivers[name]; ok {
+		return d, nil
+	}
+	d, err := p.plugin(name)
+	if err != nil {
+		return nil, missingDriver(err, strings.Join(slices.Sorted(maps.Keys(p.drivers)), ", "))
 	}
 	return d, nil
 }

@@ -20,6 +20,9 @@ func main() {
 	if platformMain(os.Args) {
 		return
 	}
+	if status, asked := servePlugin(os.Args); asked {
+		os.Exit(status)
+	}
 	os.Exit(run(os.Args))
 }
 

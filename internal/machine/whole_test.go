@@ -141,3 +141,35 @@ func TestAnAPIsAddressIsNotTheEngines(t *testing.T) {
 		t.Errorf("url = %s, want %s", got, want)
 	}
 }
+
+func TestADriverObjectComesBackAsItWas(t *testing.T) {
+	for _, object := range []string{
+		`{"EnginePort":2377,"IPAddress":"192.0.2.1","Id":9007199254740993,"MachineName":"web1","SSHKeyPath":"/s/k","SSHPort":22,"SSHUser":"jo","StorePath":"/s","SwarmDiscovery":"token://1","SwarmHost":"tcp://0.0.0.0:3376","SwarmMaster":true}`,
+		`{"IPAddress":"","MachineName":"web1","SSHKeyPath":"","SSHPort":0,"SSHUser":"","StorePath":"/s","SwarmDiscovery":"","SwarmHost":"","SwarmMaster":false}`,
+	} {
+		i, err := machine.DecodeDriver(json.RawMessage(object))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := i.Name+" "+i.Dir, "web1 /s/machines/web1"; got != want {
+			t.Errorf("name and folder = %s, want %s", got, want)
+		}
+		got, err := machine.EncodeDriver(i)
+		if err != nil || string(got) != object {
+			t.Errorf("encoded again = %s %v, want %s", got, err, object)
+		}
+	}
+}
+
+func TestNoDriverObjectLeadsOutOfItsStore(t *testing.T) {
+	for _, name := range []string{"..", "a/b", ".hidden", ""} {
+		object, err := json.Marshal(map[string]string{"MachineName": name, "StorePath": "/s"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i, err := machine.DecodeDriver(object)
+		if err != nil || i.Dir != "" {
+			t.Errorf("folder of the machine %q = %q %v, want none", name, i.Dir, err)
+		}
+	}
+}

@@ -1,0 +1,11 @@
+package plugin
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+// detach keeps a console's Ctrl-C from the plugin: it is berth that ends it, once it is known what was made.
+func detach(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: syscall.CREATE_NEW_PROCESS_GROUP}
+}
