@@ -119,18 +119,17 @@ func (s *Snapshot) qualified(ref string) (Ref, bool) {
 		return Ref{}, false
 	}
 	var match *Container
+	matches := 0
 	for _, c := range n.Containers {
 		switch {
 		case c.Name == rest || c.ID == rest:
 			return Ref{n, c}, true
 		case strings.HasPrefix(c.ID, rest):
-			if match != nil {
-				return Ref{}, false
-			}
 			match = c
+			matches++
 		}
 	}
-	return Ref{n, match}, match != nil
+	return Ref{n, match}, matches == 1
 }
 
 // Named returns every container of that name, of which there should be at most one.

@@ -19,6 +19,7 @@ func small() *Snapshot {
 	return new(Snapshot).
 		Replace(&Node{ID: "E1|10.0.0.1:2375", EngineID: "E1", Name: "n1", Containers: []*Container{
 			{ID: idA, Name: "web"}, {ID: idB, Name: "twin", Labels: map[string]string{LabelSwarmID: "5afe00"}},
+			{ID: "fa" + idC[2:], Name: "rest"}, {ID: "fb" + idC[2:], Name: "more"}, {ID: "fc" + idC[2:], Name: "f"},
 		}}).
 		Replace(&Node{ID: "E2|10.0.0.2:2375", EngineID: "E2", Name: "n2", Containers: []*Container{
 			{ID: "bb" + strings.Repeat("0", 62), Name: "twin"}, {ID: idC, Name: "cc33"}, {ID: "cc" + strings.Repeat("4", 62), Name: idA[:4]},
