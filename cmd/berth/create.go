@@ -41,6 +41,9 @@ func (p *program) createCmd() *cobra.Command {
 			if len(names) == 0 {
 				return &usageError{errors.New("Error: No machine name specified"), cmd.CommandPath()} //nolint:revive,staticcheck // docker-machine's text
 			}
+			if p.dropIn() && len(names) > 1 {
+				return &usageError{fmt.Errorf("Invalid command line. Found extra arguments %v", names[1:]), cmd.CommandPath()} //nolint:revive,staticcheck // docker-machine's text
+			}
 			if f.driver != name { // the parser and driverName read the line in two ways
 				return &usageError{fmt.Errorf("the driver is both %s and %s: name one, as --driver NAME", name, f.driver), cmd.CommandPath()}
 			}

@@ -55,7 +55,7 @@ func (p *program) runEnv(ctx context.Context, names []string, o envOptions) erro
 			p.say(sh.set, v.name, sh.quote(v.value))
 		}
 	}
-	p.say("%s", sh.hint(p.argv))
+	p.say("%s", sh.hint(p.commandLine()))
 	return nil
 }
 

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"strings"
 	"syscall"
 )
 
@@ -30,8 +28,9 @@ func main() {
 func run(argv []string) int {
 	ctx, stop := interruptible()
 	defer stop()
+	name, argv := calledAs(argv)
 	p := &program{
-		name: programName(argv[0]), argv: argv,
+		name: name, argv: argv,
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
 		drivers: drivers(),
 	}
@@ -82,9 +81,4 @@ func interruptible() (ctx context.Context, stop func()) {
 		close(done)
 		cancel(nil)
 	}
-}
-
-// programName is the name to show: the one that berth was called by.
-func programName(argv0 string) string {
-	return strings.TrimSuffix(filepath.Base(argv0), ".exe")
 }

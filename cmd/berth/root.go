@@ -40,6 +40,9 @@ func (p *program) execute(ctx context.Context) error {
 	if p.name == "docker" {
 		return p.dialStdio(ctx)
 	}
+	if p.name == pluginCommand && len(p.argv) > 1 && p.argv[1] == metadataArg {
+		return p.printPluginMetadata()
+	}
 	root := p.rootCmd() //nolint:contextcheck // a command gets its context when it runs
 	args := longFlags(root, p.argv[1:])
 	root.SetArgs(args)
@@ -52,7 +55,8 @@ func (p *program) execute(ctx context.Context) error {
 func (p *program) rootCmd() *cobra.Command {
 	showVersion := false
 	root := &cobra.Command{
-		Use:           p.name,
+		Use:           p.name[strings.LastIndex(p.name, " ")+1:], // of docker berth, the last word
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: p.name},
 		Short:         "Create and manage machines running Docker",
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -71,6 +75,7 @@ func (p *program) rootCmd() *cobra.Command {
 		},
 	}
 	root.Flags().BoolVarP(&showVersion, "version", "v", false, "Print the version")
+	root.CompletionOptions.DisableDefaultCmd = p.name == pluginCommand // docker's own completes it
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{err, cmd.CommandPath()}
 	})
@@ -81,6 +86,9 @@ func (p *program) rootCmd() *cobra.Command {
 		cmd.DisableFlagsInUseLine = true // Use says it, as docker-machine does
 	}
 	p.completeFlags(root)
+	if p.dropIn() {
+		root.SetHelpFunc(p.helpLikeDockerMachine)
+	}
 	return root
 }
 
