@@ -2,12 +2,15 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"berth/internal/dockertest"
 	"berth/internal/fleet"
@@ -332,4 +335,32 @@ func TestDryRunIsNoCreateByMistake(t *testing.T) {
 			t.Errorf("%s = %d %s", body, a.status, a.body)
 		}
 	}
+}
+
+// TestRehearsalBeginsWhenNothingIsBetweenTwoNodes, since what is would seem to exist nowhere.
+func TestRehearsalBeginsWhenNothingIsBetweenTwoNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroups()
+		arrive := g.depart(&young{object: object{fleet.KindVolume, "data"}})
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := g.copy(gone); !errors.Is(err, context.Canceled) {
+			t.Errorf("copy for a client that left = %v, want canceled", err)
+		}
+		began := make(chan error, 1)
+		go func() {
+			_, err := g.copy(t.Context())
+			began <- err
+		}()
+		synctest.Wait()
+		select {
+		case err := <-began:
+			t.Fatalf("copy did not wait for the move: %v", err)
+		default:
+		}
+		arrive()
+		if err := <-began; err != nil {
+			t.Errorf("copy after the move: %v", err)
+		}
+	})
 }
