@@ -71,14 +71,27 @@ func testNeverMade(t *testing.T, prepare func(*testing.T) Subject) {
 	h.remove()
 }
 
-// testLostInstance: the program may die after Create and before the instance is stored.
+// testLostInstance: the program may die in the middle of Create, or after it and before the instance is stored. What the driver had kept
+// by then, if anything, is stored.
 func testLostInstance(t *testing.T, prepare func(*testing.T) Subject) {
 	h := newHost(t, prepare(t))
-	h.create()
 	kept := h.instance
-	h.instance = machine.Instance{Name: h.Spec.Name, Dir: h.Spec.Dir}
-	h.remove()
+	var first *machine.Instance
+	h.Spec.Save = func(i machine.Instance) error {
+		if first == nil {
+			first = &i
+		}
+		return nil
+	}
+	h.create()
+	made := h.instance
+	if first != nil {
+		kept = *first
+		kept.Name, kept.Dir = h.Spec.Name, h.Spec.Dir
+	}
 	h.instance = kept
+	h.remove()
+	h.instance = made
 	h.wantState(machine.StateNotFound)
 }
 

@@ -4,15 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
-	"time"
+	"sync"
 
 	"berth/internal/machine"
 )
-
-// calmTime is how long a create that was interrupted may go on, so that a request to the provider is not cut off between its being sent
-// and its answer, with the new host's ID, being noted.
-const calmTime = 15 * time.Second
 
 // PreCreateCheck implements machine.PreChecker.
 func (d *Driver) PreCreateCheck(ctx context.Context, spec machine.Spec) error {
@@ -59,21 +54,16 @@ func plain(values map[string]any) map[string]any {
 // Create implements machine.Driver.
 func (d *Driver) Create(ctx context.Context, spec machine.Spec) (machine.Instance, error) {
 	i := machine.Instance{Name: spec.Name, Dir: spec.Dir}
-	var speak atomic.Bool // the check below says nothing that PreCreateCheck did not say
-	s, err := d.prepare(ctx, spec, func(line string) {
-		if speak.Load() {
-			spec.Progress(line)
-		}
-	})
+	spec.Progress = inTurn(spec.Progress)
+	s, err := d.prepare(ctx, spec, spec.Progress)
 	if err != nil {
 		return i, err
 	}
 	defer s.close()
-	// Plugins keep in memory what the check found out (amazonec2 its network, hetzner its image).
+	// Plugins keep in memory what the check found out (amazonec2 its network, hetzner its image). It may say things a second time.
 	if err := s.call(ctx, "PreCreateCheck"); err != nil {
 		return i, err
 	}
-	speak.Store(true)
 	// With this alone many plugins can remove a machine, since they find it by its name.
 	if i, err = s.snapshot(ctx, i); err != nil {
 		return i, err
@@ -82,6 +72,16 @@ func (d *Driver) Create(ctx context.Context, spec machine.Spec) (machine.Instanc
 		return i, err
 	}
 	return d.create(ctx, s, spec, i)
+}
+
+// inTurn is for lines that both the plugin and we have: whoever takes them need not expect two at once.
+func inTurn(line func(string)) func(string) {
+	var mu sync.Mutex
+	return func(text string) {
+		mu.Lock()
+		defer mu.Unlock()
+		line(text)
+	}
 }
 
 func (d *Driver) create(ctx context.Context, s *session, spec machine.Spec, i machine.Instance) (machine.Instance, error) {
@@ -106,7 +106,8 @@ func (d *Driver) create(ctx context.Context, s *session, spec machine.Spec, i ma
 	return s.settle(ctx, made)
 }
 
-// create lets the plugin make the host. If ctx ends it is given a moment to come to an end; the error is ctx's all the same.
+// create lets the plugin make the host. If ctx ends it may go on for a moment, so that a request to the provider is not cut off
+// between its being sent and its answer, with the new host's ID, being noted; the error is ctx's all the same.
 func (s *session) create(ctx context.Context, progress func(string)) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -117,8 +118,8 @@ func (s *session) create(ctx context.Context, progress func(string)) error {
 	if !errors.As(err, &unfinished) {
 		return err
 	}
-	progress(fmt.Sprintf("Interrupted: the driver is given %s to note what it has made...", calmTime))
-	calm, cancel := context.WithTimeout(context.WithoutCancel(ctx), calmTime)
+	progress(fmt.Sprintf("Interrupted: the driver is given %s to note what it has made...", s.pace.calm))
+	calm, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.pace.calm)
 	defer cancel()
 	late := s.await(calm, "Create", call)
 	if late == nil || errors.As(late, &unfinished) {

@@ -30,6 +30,7 @@ type Driver struct {
 	name  string
 	path  string
 	log   Log
+	pace  pace
 	flags []machine.Flag
 }
 
@@ -43,7 +44,7 @@ var (
 
 // New is the driver called name that the program at path is a plugin for. Nothing is started yet.
 func New(name, path string, log Log) *Driver {
-	return &Driver{name: name, path: path, log: log}
+	return &Driver{name: name, path: path, log: log, pace: usualPace()}
 }
 
 // lookupName is the machine that a plugin is told of which is only asked for its flags; docker-machine calls it so.

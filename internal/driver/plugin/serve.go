@@ -28,7 +28,7 @@ var ErrNotInvited = fmt.Errorf("This is a Docker Machine plugin binary.\n"+ //no
 	"(API version: %d)", apiVersion)
 
 // ErrLeft is the error of a plugin whose client has left without a word.
-var ErrLeft = fmt.Errorf("the client has said nothing for %s: it is gone", silenceTime)
+var ErrLeft = errors.New("the client gives no sign of life any more")
 
 // Asked tells whether this program was started as a plugin, and for which driver: by its own name, docker-machine-driver-NAME, or as
 // docker-machine starts itself.
@@ -49,6 +49,11 @@ func Serve(ctx context.Context, name string, drv machine.Driver, out io.Writer) 
 	if os.Getenv(tokenVariable) != token {
 		return ErrNotInvited
 	}
+	return serve(ctx, name, drv, out, silenceTime)
+}
+
+// serve is Serve for a client that may be silent for as long as silence.
+func serve(ctx context.Context, name string, drv machine.Driver, out io.Writer, silence time.Duration) error {
 	for _, v := range []string{tokenVariable, nameVariable} { // not for what the driver starts
 		if err := os.Unsetenv(v); err != nil {
 			return err
@@ -75,20 +80,20 @@ func Serve(ctx context.Context, name string, drv machine.Driver, out io.Writer) 
 		}
 	}
 	conns.serving.Go(func() { conns.accept(l, server) })
-	return svc.watch(ctx)
+	return svc.watch(ctx, silence)
 }
 
 // watch waits for what ends the serving.
-func (s *service) watch(ctx context.Context) error {
-	silence := time.NewTimer(silenceTime)
-	defer silence.Stop()
+func (s *service) watch(ctx context.Context, silence time.Duration) error {
+	timer := time.NewTimer(silence)
+	defer timer.Stop()
 	for {
 		select {
 		case <-s.beats:
-			silence.Reset(silenceTime)
+			timer.Reset(silence)
 		case <-s.closed:
 			return nil
-		case <-silence.C:
+		case <-timer.C:
 			return ErrLeft
 		case <-ctx.Done():
 			return ctx.Err()

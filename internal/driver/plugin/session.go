@@ -15,19 +15,28 @@ import (
 	"berth/internal/machine"
 )
 
-// How long a plugin may take for what needs nothing but itself, and how often it is told that somebody is there: it ends when it
-// hears nothing for 10 seconds.
-const (
-	startTime     = 10 * time.Second
-	answerTime    = 10 * time.Second // what it knows by itself, and sign of life
-	closeTime     = 2 * time.Second  // its answer to Close
-	endTime       = 5 * time.Second  // its end after that
-	heartbeatTime = 5 * time.Second
-)
+// pace is how long a plugin may take for what needs nothing but itself, and how often it is told that somebody is there: it ends
+// when it hears nothing for 10 seconds.
+type pace struct {
+	start  time.Duration // until it answers at all
+	answer time.Duration // what it knows by itself, and its sign of life
+	close  time.Duration // its answer to Close
+	end    time.Duration // its end after that
+	beat   time.Duration
+	calm   time.Duration // the rest of a create that was interrupted, see session.create
+}
+
+func usualPace() pace {
+	return pace{
+		start: 10 * time.Second, answer: 10 * time.Second, close: 2 * time.Second, end: 5 * time.Second, beat: 5 * time.Second,
+		calm: 15 * time.Second,
+	}
+}
 
 // session is a plugin at work on one machine. It is one goroutine's.
 type session struct {
 	driver  string
+	pace    pace
 	proc    *process
 	client  *rpc.Client
 	service string
@@ -75,8 +84,8 @@ func (d *Driver) open(ctx context.Context, name string, config []byte, info func
 
 func (d *Driver) start(ctx context.Context, info, debug func(string)) (*session, error) {
 	registerNames()
-	late := fmt.Errorf("no answer within %s", startTime)
-	ctx, cancel := context.WithTimeoutCause(ctx, startTime, late)
+	late := fmt.Errorf("no answer within %s", d.pace.start)
+	ctx, cancel := context.WithTimeoutCause(ctx, d.pace.start, late)
 	defer cancel()
 	if ctx.Err() != nil {
 		return nil, cut(ctx, "begin")
@@ -85,7 +94,7 @@ func (d *Driver) start(ctx context.Context, info, debug func(string)) (*session,
 	if err != nil {
 		return nil, err
 	}
-	s := &session{driver: d.name, proc: proc, service: serviceV1, debug: debug, silent: make(chan struct{})}
+	s := &session{driver: d.name, pace: d.pace, proc: proc, service: serviceV1, debug: debug, silent: make(chan struct{})}
 	err = s.connect(ctx)
 	if err == nil {
 		err = s.agree(ctx)
@@ -184,7 +193,7 @@ func (s *session) beat() {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stopBeat = stop
 	s.beating.Go(func() {
-		tick := time.NewTicker(heartbeatTime)
+		tick := time.NewTicker(s.pace.beat)
 		defer tick.Stop()
 		for {
 			select {
@@ -192,7 +201,7 @@ func (s *session) beat() {
 				return
 			case <-tick.C:
 			}
-			late, cancel := context.WithTimeout(ctx, answerTime)
+			late, cancel := context.WithTimeout(ctx, s.pace.answer)
 			err := s.await(late, "Heartbeat", s.send("Heartbeat", struct{}{}, &struct{}{}))
 			cancel()
 			var refused *serverError
@@ -211,7 +220,7 @@ func (s *session) call(ctx context.Context, method string) error {
 
 // ask is for what the plugin knows by itself. The answer may be looked at only if there is no error.
 func (s *session) ask(ctx context.Context, method string, arg, answer any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerTime, fmt.Errorf("no answer within %s", answerTime))
+	ctx, cancel := context.WithTimeoutCause(ctx, s.pace.answer, fmt.Errorf("no answer within %s", s.pace.answer))
 	defer cancel()
 	return s.await(ctx, method, s.send(method, arg, answer))
 }
@@ -259,12 +268,12 @@ func (s *session) close() {
 	s.beating.Wait()
 	grace := time.Duration(0)
 	if s.alive() {
-		ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+		ctx, cancel := context.WithTimeout(context.Background(), s.pace.close)
 		err := s.await(ctx, "Close", s.send("Close", struct{}{}, &struct{}{}))
 		cancel()
 		// It may be gone before it has answered. One that does not listen need not be waited for.
 		if err == nil || !errors.Is(err, context.DeadlineExceeded) {
-			grace = endTime
+			grace = s.pace.end
 		}
 	}
 	_ = s.client.Close() // broken or not, it is over
