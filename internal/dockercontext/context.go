@@ -15,7 +15,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/renameio/v2"
+	"github.com/google/renameio/v2/maybe"
 )
 
 // Context is an endpoint that `docker context use` can switch to.
@@ -117,7 +117,7 @@ func write(path string, b []byte, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	return renameio.WriteFile(path, b, mode)
+	return maybe.WriteFile(path, b, mode)
 }
 
 // ours tells whether a context exists and carries our mark.
