@@ -112,10 +112,41 @@ func (r *Remote) ReadDir(path string) ([]fs.FileInfo, error) {
 	return infos, r.at("list", path, err)
 }
 
-// RealPath is the path without links.
-func (r *Remote) RealPath(path string) (string, error) {
-	real, err := r.client.RealPath(path)
-	return real, r.at("resolve", path, err)
+// mostLinks is how many a path may lead through, as on Linux.
+const mostLinks = 40
+
+// RealPath is the path without links. It follows them itself, since not every server of SFTP does.
+func (r *Remote) RealPath(name string) (string, error) {
+	left, err := r.client.RealPath(name)
+	if err != nil {
+		return "", r.at("resolve", name, err)
+	}
+	real := "/"
+	for links := 0; left != ""; {
+		var element string
+		element, left, _ = strings.Cut(strings.TrimPrefix(left, "/"), "/")
+		next := path.Join(real, element)
+		info, err := r.client.Lstat(next)
+		if err != nil {
+			return "", r.at("resolve", name, err)
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			real = next
+			continue
+		}
+		if links++; links > mostLinks {
+			return "", r.at("resolve", name, errors.New("too many levels of symbolic links"))
+		}
+		to, err := r.client.ReadLink(next)
+		if err != nil {
+			return "", r.at("resolve", name, err)
+		}
+		if path.IsAbs(to) {
+			real = "/"
+		}
+		left = to + "/" + left // not cleaned: .. leads up from where a link before it led to
+	}
+	return real, nil
 }
 
 // Match lists what a pattern of path.Match means there.

@@ -156,12 +156,17 @@ func (s *session) resize(sizes <-chan Size) {
 	}
 }
 
-// forwardAgent lets the host reach our agent. The channels that it opens for that are served as long as the connection lives.
+// forwardAgent lets the host reach our agent. sshd grants that once, for all sessions of the connection, and the channels that
+// it opens for it are served as long as that lives.
 func (s *session) forwardAgent(ctx context.Context) error {
 	if s.t.agent == "" {
 		return errors.New("there is none: $SSH_AUTH_SOCK is not set")
 	}
-	// Channels of one kind have one receiver; a second session finds it at work.
+	s.t.forwarding.Lock()
+	defer s.t.forwarding.Unlock()
+	if s.t.forwarded {
+		return nil
+	}
 	if incoming := s.t.client.HandleChannelOpen("auth-agent@openssh.com"); incoming != nil {
 		s.t.do(func() {
 			for ch := range incoming {
@@ -169,7 +174,9 @@ func (s *session) forwardAgent(ctx context.Context) error {
 			}
 		})
 	}
-	return s.request(ctx, "auth-agent-req@openssh.com", nil, "sshd does not allow it")
+	err := s.request(ctx, "auth-agent-req@openssh.com", nil, "sshd does not allow it")
+	s.t.forwarded = err == nil
+	return err
 }
 
 // joinAgent connects one channel from the host with the agent.

@@ -31,6 +31,9 @@ type transport struct {
 	suspect chan struct{} // asks for a keep-alive right now
 	agent   string        // the socket of our ssh-agent; "" for none
 
+	forwarding sync.Mutex // held while it is asked for
+	forwarded  bool       // the host may use our agent
+
 	mu    sync.Mutex
 	conns map[*conn]struct{}
 	down  bool // shut was called
