@@ -12,8 +12,9 @@ import (
 
 // connection is a parsed request to connect or disconnect a container.
 type connection struct {
-	Container string
-	Force     bool
+	Container      string
+	Force          bool
+	EndpointConfig newerEndpoint
 }
 
 func parseConnection(r *request) (*rawjson.Object, connection, error) {
@@ -36,6 +37,9 @@ func connectNetwork(s *Server, w http.ResponseWriter, r *request) error {
 	}
 	c, err := s.locate(b.Container)
 	if err != nil {
+		return err
+	}
+	if err := able(c.Node, r.version, b.EndpointConfig.needs()); err != nil {
 		return err
 	}
 	release, err := s.draw(r.Context(), r.vars["id"], c.Node)

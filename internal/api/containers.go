@@ -61,6 +61,9 @@ func changeContainer(s *Server, w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	if err := signalled(c.Node, r); err != nil {
+		return err
+	}
 	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: func(res *http.Response) error {
 		if res.StatusCode < 400 {
 			s.refresh(r.Context(), c.Node, fleet.KindContainer, c.Container.ID)

@@ -36,6 +36,8 @@ type creation struct {
 	pins   []schedule.Tie // to what the client named
 	// network is what a reference to a network means now, after it moved.
 	network func(ref string) string
+	// translated is what the last build left to be done on its node.
+	translated translation
 }
 
 // createConfig is what is read of the body of POST /containers/create.
@@ -96,6 +98,9 @@ func createContainer(s *Server, w http.ResponseWriter, r *request) error {
 	}
 	switch res.StatusCode {
 	case http.StatusCreated:
+		if b, err = s.finish(r.Context(), n, c, b); err != nil {
+			return err
+		}
 		s.created(r.Context(), n, c, b)
 	case http.StatusNotFound:
 		s.wantImage(r, n, c.config.Image) // as for another platform; the client pulls it now
@@ -155,6 +160,13 @@ func (s *Server) placement(ctx context.Context, c *creation) (*schedule.Request,
 		}
 	}
 	if err := c.ports(req); err != nil {
+		return nil, err
+	}
+	needs, err := c.needs()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.require(req, c.r.version, needs); err != nil {
 		return nil, err
 	}
 	snap := s.fleet.Snapshot()
@@ -261,6 +273,9 @@ func (c *creation) build(ctx context.Context, snap *fleet.Snapshot, n *fleet.Nod
 		return nil, err
 	}
 	if err := c.rewriteNetworks(o, snap); err != nil {
+		return nil, err
+	}
+	if c.translated, err = c.translate(o, n); err != nil {
 		return nil, err
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://docker", bytes.NewReader(o.Bytes()))

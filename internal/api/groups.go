@@ -58,6 +58,7 @@ type young struct {
 	version string // of the API that the body speaks
 	body    []byte // that made it
 	rules   schedule.Rules
+	needs   []need
 }
 
 // groups keep together what belongs together.
@@ -303,6 +304,9 @@ func (s *Server) settle(ctx context.Context, req *schedule.Request, pins []sched
 		}
 		for _, y := range b.movable {
 			free.Rules = free.Rules.Merge(y.rules)
+			if err := s.require(&free, y.version, y.needs); err != nil {
+				return err
+			}
 			movers = append(movers, y)
 		}
 	}

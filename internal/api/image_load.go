@@ -16,7 +16,10 @@ import (
 
 // loadImages sends the archive to all healthy nodes while it comes in.
 func loadImages(s *Server, w http.ResponseWriter, r *request) error {
-	nodes := s.nodes()
+	nodes, err := ableNodes(s.nodes(), r) // the others get copies when containers need them
+	if err != nil {
+		return err
+	}
 	if len(nodes) == 0 {
 		return errNoNode
 	}

@@ -32,7 +32,11 @@ func (s *Server) onImage(w http.ResponseWriter, r *request, ref string, before f
 	if before != nil {
 		edit = before(img) //nolint:bodyclose // the proxy closes it
 	}
-	return s.forward(w, r, img.first(), forwarding{before: edit})
+	n, err := ableNodes(img.nodes(), r)
+	if err != nil {
+		return err
+	}
+	return s.forward(w, r, n[0], forwarding{before: edit})
 }
 
 // isUnknown tells whether an image's reference means nothing, or nothing certain.
@@ -43,7 +47,12 @@ func isUnknown(err error) bool {
 // inspectImage shows the names that the image has on any node.
 func inspectImage(s *Server, w http.ResponseWriter, r *request) error {
 	return s.onImage(w, r, r.vars["name"], func(img *image) func(*http.Response) error {
-		return editBody(func(b []byte) ([]byte, error) { return s.withNames(r.Context(), b, img) }) //nolint:bodyclose // editBody closes it
+		return editBody(func(b []byte) ([]byte, error) { //nolint:bodyclose // editBody closes it
+			if err := onPlatform(r, img.first(), r.vars["name"], b); err != nil {
+				return nil, err
+			}
+			return s.withNames(r.Context(), b, img)
+		})
 	})
 }
 
@@ -110,7 +119,11 @@ func saveImages(s *Server, w http.ResponseWriter, r *request) error {
 	if len(images) == 0 {
 		return s.anyHealthy(w, r)
 	}
-	n := holderOfMost(images)
+	nodes, err := ableNodes(append([]*fleet.Node{holderOfMost(images)}, s.nodes()...), r)
+	if err != nil {
+		return err
+	}
+	n := nodes[0]
 	for _, img := range images {
 		if img.knownOn(n.ID) {
 			continue
@@ -188,6 +201,9 @@ func pushImage(s *Server, w http.ResponseWriter, r *request) error {
 	}
 	if best == nil {
 		return s.anyHealthy(w, r)
+	}
+	if err := able(best, r.version, platformed(r)); err != nil {
+		return err
 	}
 	return s.forward(w, r, best, forwarding{})
 }

@@ -159,6 +159,15 @@ func (i *image) knownOn(nodeID string) bool {
 // first is the node that answers for the image: the same for every client and every call, or Compose takes it for changed.
 func (i *image) first() *fleet.Node { return i.holders[0].Node }
 
+// nodes are the holders'.
+func (i *image) nodes() []*fleet.Node {
+	nodes := make([]*fleet.Node, len(i.holders))
+	for at, h := range i.holders {
+		nodes[at] = h.Node
+	}
+	return nodes
+}
+
 // judge decides which of several images a tag means. It reads the events at most once.
 type judge struct {
 	s      *Server

@@ -87,6 +87,14 @@ func (s *Server) house(ctx context.Context, m *making, ties []schedule.Tie) (*fl
 		stays: m.pinned != nil || len(ties) > 0,
 	}
 	req := &schedule.Request{Name: m.String(), Labels: m.labels, Rules: m.rules}
+	needs, err := m.needs()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := s.require(req, m.r.version, needs); err != nil {
+		return nil, nil, err
+	}
+	y.needs = needs
 	if m.pinned != nil {
 		ties = append(ties, schedule.Tie{What: "node " + m.pinned.Name, NodeIDs: []string{m.pinned.ID}})
 	}
@@ -95,7 +103,7 @@ func (s *Server) house(ctx context.Context, m *making, ties []schedule.Tie) (*fl
 		bonds = append(bonds, s.groupBond(m.group))
 	}
 	var n *fleet.Node
-	err := s.settle(ctx, req, ties, bonds, func(req *schedule.Request) (_ *fleet.Node, err error) {
+	err = s.settle(ctx, req, ties, bonds, func(req *schedule.Request) (_ *fleet.Node, err error) {
 		n, err = s.groups.choose(s, req, y)
 		return n, err
 	})
