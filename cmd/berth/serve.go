@@ -52,6 +52,8 @@ type serveOptions struct {
 	use          bool
 	sources      []string
 	createRetry  int
+	uniquePorts  bool
+	portRange    string
 }
 
 func (p *program) serveCmd() *cobra.Command {
@@ -102,6 +104,8 @@ func (p *program) serveFlags(cmd *cobra.Command, o *serveOptions) {
 	f.StringVar(&o.apiMax, "api-max", apiMax, "Newest API version to advertise")
 	f.StringVarP(&o.logLevel, "log-level", "l", "info", "debug, info, warn, error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	f.BoolVar(&o.uniquePorts, "unique-ports", false, "Give published ports without a host port one that is unique over the fleet")
+	f.StringVar(&o.portRange, "port-range", "20000-29999", "Where --unique-ports takes them from")
 	f.BoolVar(&o.noContext, "no-context", false, "Make no docker context")
 	f.BoolVar(&o.use, "use", false, "Switch the docker client to the context")
 	for _, old := range []string{"experimental", "refresh-on-node-filter"} {
@@ -143,6 +147,9 @@ func (o *serveOptions) check() error {
 	}
 	if err := o.policy.Check(); err != nil {
 		return err
+	}
+	if _, err := cluster.ParsePortRange(o.portRange); err != nil {
+		return fmt.Errorf("--port-range: %w", err)
 	}
 	return o.tls.check()
 }
@@ -269,11 +276,15 @@ func shutdown(server *http.Server, tunnels *proxy.Tunnels) error {
 func (p *program) clusterOptions(o *serveOptions, log *slog.Logger, tunnels *proxy.Tunnels) cluster.Options {
 	timing := engine.DefaultTiming()
 	timing.Resync = o.refreshMax
+	var ports cluster.PortRange
+	if o.uniquePorts {
+		ports, _ = cluster.ParsePortRange(o.portRange) // check has parsed it
+	}
 	return cluster.Options{
 		Engine: engine.Options{
 			APIMax: o.apiMax, FailureRetry: o.failureRetry, Timing: timing, Log: log, Tunnels: tunnels, Limit: make(chan struct{}, 256),
 		},
-		Policy: o.policy, CreateRetry: o.createRetry, Backlog: o.backlog, Log: log,
+		Policy: o.policy, CreateRetry: o.createRetry, Backlog: o.backlog, Log: log, UniquePorts: ports,
 	}
 }
 

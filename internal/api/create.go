@@ -36,6 +36,8 @@ type creation struct {
 	pins   []schedule.Tie // to what the client named
 	// network is what a reference to a network means now, after it moved.
 	network func(ref string) string
+	// openings are the ports that were given a host port for the node of the last build.
+	openings []opening
 	// translated is what the last build left to be done on its node.
 	translated translation
 }
@@ -59,6 +61,7 @@ type createHost struct {
 	NetworkMode, IpcMode, PidMode                    string //nolint:revive // the API's spelling
 	Links, VolumesFrom, Binds                        []string
 	PortBindings                                     map[string][]struct{ HostIP, HostPort string }
+	PublishAllPorts                                  bool
 	Mounts                                           []struct {
 		Type, Source, Target string
 	}
@@ -82,8 +85,11 @@ func createContainer(s *Server, w http.ResponseWriter, r *request) error {
 		return err
 	}
 	defer done()
-	res, n, err := s.fleet.Create(r.Context(), req, func(n *fleet.Node, swarmID string) (*http.Request, error) {
+	res, n, err := s.fleet.Create(r.Context(), req, func(n *fleet.Node, swarmID string, claim claim) (*http.Request, error) {
 		if err := s.ensureImage(r.Context(), n, c.config.Image, c.query.Get("platform"), r); err != nil {
+			return nil, err
+		}
+		if err := s.openPorts(r.Context(), n, c, claim); err != nil {
 			return nil, err
 		}
 		return c.build(r.Context(), s.fleet.Snapshot(), n, swarmID)
@@ -274,6 +280,9 @@ func (c *creation) build(ctx context.Context, snap *fleet.Snapshot, n *fleet.Nod
 	}
 	if err := c.rewriteNetworks(o, snap); err != nil {
 		return nil, err
+	}
+	if err := c.fillOpenings(o); err != nil {
+		return nil, invalidf("request body: %v", err)
 	}
 	if c.translated, err = c.translate(o, n); err != nil {
 		return nil, err

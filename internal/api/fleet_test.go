@@ -31,26 +31,33 @@ type testFleet struct {
 	api     *Server
 	cluster *cluster.Cluster
 	daemons []*dockertest.Daemon
+	ports   cluster.PortRange
 }
 
 // newFleet starts n daemons that have the image busybox, and serves them once all are healthy. edit changes a daemon's options.
 func newFleet(t *testing.T, n int, edit ...func(*dockertest.Options)) *testFleet {
 	t.Helper()
 	f := &testFleet{t: t}
+	f.start(n, edit...)
+	return f
+}
+
+// start makes the daemons and serves them.
+func (f *testFleet) start(n int, edit ...func(*dockertest.Options)) {
+	f.t.Helper()
 	var eps []engine.Endpoint
 	for i := range n {
 		o := dockertest.Options{Name: fmt.Sprintf("n%d", i+1), Images: []string{"busybox"}}
 		for _, e := range edit {
 			e(&o)
 		}
-		d := dockertest.New(t, o)
+		d := dockertest.New(f.t, o)
 		f.daemons = append(f.daemons, d)
 		eps = append(eps, engine.Endpoint{
 			Addr: d.HostPort(), Key: d.HostPort(), Dial: func(ctx context.Context) (net.Conn, error) { return d.Dial(ctx, "", "") },
 		})
 	}
 	f.serve(eps)
-	return f
 }
 
 // serve starts the endpoint and returns once all engines are healthy.
@@ -59,7 +66,7 @@ func (f *testFleet) serve(eps []engine.Endpoint) {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	f.cluster = cluster.New(cluster.Options{
 		Engine: engine.Options{APIMax: "1.51", FailureRetry: 3, Log: log, Timing: testTiming()},
-		Policy: schedule.DefaultPolicy(), Backlog: 4096, Log: log,
+		Policy: schedule.DefaultPolicy(), Backlog: 4096, Log: log, UniquePorts: f.ports,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

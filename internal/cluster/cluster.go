@@ -36,6 +36,8 @@ type Options struct {
 	Policy schedule.Policy
 	// CreateRetry is how often a create that an engine refused with a server error is tried again, elsewhere if possible.
 	CreateRetry int
+	// UniquePorts are given out as host ports where clients leave the choice.
+	UniquePorts PortRange
 	// Backlog is how many events are remembered for `docker events --since`.
 	Backlog int
 	Log     *slog.Logger

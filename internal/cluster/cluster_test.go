@@ -123,7 +123,7 @@ func (r *rig) await(t *testing.T, what string, ok func(*fleet.Snapshot) bool) {
 }
 
 func (r *rig) create(ctx context.Context, name string) (*http.Response, *fleet.Node, error) {
-	return r.Create(ctx, &schedule.Request{Name: name, Image: "app:1"}, func(n *fleet.Node, swarmID string) (*http.Request, error) {
+	return r.Create(ctx, &schedule.Request{Name: name, Image: "app:1"}, func(n *fleet.Node, swarmID string, _ func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error) {
 		body, err := json.Marshal(map[string]any{
 			"Image": "app:1", "Cmd": []string{"sleep", "100"}, "Labels": map[string]string{fleet.LabelSwarmID: swarmID},
 		})
@@ -371,7 +371,7 @@ func TestChosenNamesAreUnique(t *testing.T) {
 	r := newRig(t, 2)
 	r.daemons[0].AddContainer(dockertest.Container{Name: "happy_darwin"})
 	r.await(t, "the container", func(s *fleet.Snapshot) bool { return s.Containers() == 1 })
-	res, n, err := r.Create(t.Context(), &schedule.Request{Image: "app:1"}, func(n *fleet.Node, _ string) (*http.Request, error) {
+	res, n, err := r.Create(t.Context(), &schedule.Request{Image: "app:1"}, func(n *fleet.Node, _ string, _ func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error) {
 		// The engine is made to choose the taken name.
 		req, err := http.NewRequest(http.MethodPost, n.Path("1.41", "/containers/create")+"?name=happy_darwin", bytes.NewReader([]byte(`{"Image":"app:1","Cmd":["sleep","9"]}`)))
 		if err == nil {

@@ -28,7 +28,9 @@ const (
 )
 
 // build makes the create request for a node: the URL with its version and query, and the body, labelled with the Swarm ID.
-type build = func(n *fleet.Node, swarmID string) (*http.Request, error)
+// claim finds host ports that are unique over the fleet, and holds them like the request's own; it is nil where engines
+// choose. build is called once for each node that is tried.
+type build = func(n *fleet.Node, swarmID string, claim func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error)
 
 // Create places a container and has its engine create it. The answer is the engine's, whatever its status, with the whole
 // body at hand; on 201 the snapshot already shows the container. The request's name is held over the fleet meanwhile.
@@ -56,7 +58,9 @@ func (c *Cluster) Create(ctx context.Context, r *schedule.Request, b build) (*ht
 		if err != nil {
 			return nil, nil, err
 		}
-		res, err := c.createOn(ctx, n, b, doubts)
+		res, err := c.createOn(ctx, n, func(swarmID string) (*http.Request, error) {
+			return b(n, swarmID, c.claimer(seat, &ask))
+		}, doubts)
 		switch {
 		case err == nil && res.StatusCode == http.StatusConflict && try < tries && c.dropOrphan(ctx, n, r.Name):
 			continue
@@ -127,13 +131,13 @@ func (c *Cluster) view(except uint64) schedule.View {
 
 // createOn sends the create to one node. If the engine may have carried it out although it did not say so, what it made is
 // removed when it shows.
-func (c *Cluster) createOn(ctx context.Context, n *fleet.Node, b build, d *doubts) (*http.Response, error) {
+func (c *Cluster) createOn(ctx context.Context, n *fleet.Node, b func(swarmID string) (*http.Request, error), d *doubts) (*http.Response, error) {
 	e, err := c.engineOf(n.ID)
 	if err != nil {
 		return nil, &engine.UnreachableError{Node: n.Name, Err: err}
 	}
 	swarmID := newID()
-	req, err := b(n, swarmID)
+	req, err := b(swarmID)
 	if err != nil {
 		return nil, err
 	}

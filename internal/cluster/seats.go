@@ -20,6 +20,8 @@ type seatState struct {
 	next  uint64
 	taken map[uint64]schedule.Pending
 	names map[string]uint64 // a container name → the reservation that holds it
+	// nextPort is where to look first for a host port that is unique over the fleet.
+	nextPort uint16
 	// abandoned are creates whose engine did not answer: by Swarm ID, where they may yet come to life. Guarded by hidden.
 	hidden    sync.Mutex
 	abandoned map[string]string
