@@ -63,6 +63,26 @@ func background(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
+// ends waits for a command that was started and returns its exit code.
+func ends(t *testing.T, cmd *exec.Cmd) int {
+	t.Helper()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		var failed *exec.ExitError
+		if err != nil && !errors.As(err, &failed) {
+			t.Fatalf("%s: %v", shown(cmd), err)
+		}
+		return cmd.ProcessState.ExitCode()
+	case <-time.After(20 * time.Second):
+		_ = cmd.Process.Kill() // it is told next that it did not end
+		<-ended
+		t.Fatalf("%s does not end", shown(cmd))
+		return -1
+	}
+}
+
 // output collects what a running command prints.
 type output struct{ file string }
 
