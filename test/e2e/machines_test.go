@@ -28,9 +28,9 @@ func TestVersion(t *testing.T) {
 			t.Errorf("berth %s = %q", args[0], got)
 		}
 	}
-	engine := must(t, w.command("berth", "version", "host1"))
-	if all := must(t, w.docker("version", "--format", "{{.Server.Version}}")); !strings.HasPrefix(all, engine+"+berth") && !strings.HasPrefix(all, engine) {
-		t.Errorf("the engine of host1 is %s, the fleet's version is %s", engine, all)
+	engine, _, _ := strings.Cut(must(t, w.command("berth", "version", "host1")), "+")
+	if all := must(t, w.docker("version", "--format", "{{.Server.Version}}")); !strings.HasPrefix(all, engine+"+berth.") {
+		t.Errorf("the engine of host1 is %s, the fleet's version is %s, want the former with berth's behind it", engine, all)
 	}
 }
 
