@@ -2,8 +2,6 @@ package main
 
 import (
 	"maps"
-	"slices"
-	"strings"
 
 	"berth/internal/driver/none"
 	"berth/internal/machine"
@@ -25,7 +23,7 @@ func (p *program) driver(name string) (machine.Driver, error) {
 	}
 	d, err := p.plugin(name)
 	if err != nil {
-		return nil, missingDriver(err, strings.Join(slices.Sorted(maps.Keys(p.drivers)), ", "))
+		return nil, p.missingDriver(err)
 	}
 	return d, nil
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"berth/internal/driver/plugin"
@@ -19,7 +21,7 @@ func servePlugin(argv []string) (status int, asked bool) {
 	}
 	drv, known := drivers()[name]
 	if !known {
-		fmt.Fprintf(os.Stderr, "Unsupported driver: %s\n", name) //nolint:errcheck // nothing is left to say it to
+		fmt.Fprintf(os.Stderr, "Unsupported driver: %s: this is berth, which has %s\n", name, driverNames(drivers())) //nolint:errcheck // nothing is left to say it to
 		return exitError, true
 	}
 	ctx, stop := interruptible()
@@ -88,10 +90,14 @@ func rootFlagTakesValue(name string) bool {
 }
 
 // missingDriver is the error of a driver that neither berth nor a plugin has.
-func missingDriver(err error, known string) error {
+func (p *program) missingDriver(err error) error {
 	var missing *plugin.NotFoundError
 	if errors.As(err, &missing) {
-		return fmt.Errorf("%w\nBerth itself has the drivers %s", err, known)
+		return fmt.Errorf("%w\nBerth itself has the drivers %s", err, driverNames(p.drivers))
 	}
 	return err
+}
+
+func driverNames(known map[string]machine.Driver) string {
+	return strings.Join(slices.Sorted(maps.Keys(known)), ", ")
 }

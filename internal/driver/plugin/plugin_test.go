@@ -19,28 +19,40 @@ import (
 	"berth/internal/machine"
 )
 
-// peers is the folder of the programs at the other end of the wire.
-var peers string
-
 func TestMain(m *testing.M) {
 	if runAsServed() {
 		return
 	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(status int) {
+		if peersDir != "" {
+			os.RemoveAll(peersDir) //nolint:errcheck // it is in the folder for temporary files
+		}
+		os.Exit(status)
+	}))
+}
+
+// peersDir holds the programs at the other end of the wire, once one was asked for.
+var peersDir string
+
+var buildPeers = sync.OnceValue(func() error {
 	dir, err := os.MkdirTemp("", "berth-plugin-test-*")
 	if err != nil {
-		panic(err)
+		return err
 	}
-	peers = dir
+	peersDir = dir
 	build := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./server", "./client")
 	build.Dir = "../../../test/plugin"
 	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		panic(err)
+	return build.Run()
+})
+
+// peer is the program for one end of the wire.
+func peer(t *testing.T, name string) string {
+	t.Helper()
+	if err := buildPeers(); err != nil {
+		t.Fatal(err)
 	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(status int) {
-		os.RemoveAll(dir) //nolint:errcheck // it is in the folder for temporary files
-		os.Exit(status)
-	}))
+	return filepath.Join(peersDir, name)
 }
 
 // world is a plugin, its hosts, and what it wrote down about itself.
@@ -60,7 +72,7 @@ func newWorld(t *testing.T, fault string) *world {
 	w := &world{t: t, hosts: t.TempDir(), diary: filepath.Join(t.TempDir(), "diary")}
 	t.Setenv("PEER_FAULT", fault)
 	t.Setenv("PEER_DIARY", w.diary)
-	w.driver = New("peer", filepath.Join(peers, "server"), Log{
+	w.driver = New("peer", peer(t, "server"), Log{
 		Info:  func(_, line string) { w.note(line) },
 		Debug: func(machine, line string) { t.Logf("(%s) DBG | %s", machine, line) },
 	})

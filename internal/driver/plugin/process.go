@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,6 +21,7 @@ type process struct {
 	exited  chan struct{}
 	err     error // how it ended, once exited is closed
 	words   lastWords
+	quiet   atomic.Bool // what it says now is not for the user
 
 	cmd *exec.Cmd
 }
@@ -34,6 +36,10 @@ func (d *Driver) spawn(info, debug func(string)) (*process, error) {
 			first = false
 			p.address <- line
 			announce()
+			return
+		}
+		if p.quiet.Load() {
+			debug(line)
 			return
 		}
 		info(line)

@@ -132,7 +132,7 @@ func talk(t *testing.T, driver string, calls ...string) string {
 	if calls[0] == "-v0" {
 		args = append([]string{"-v0", self, driver}, calls[1:]...)
 	}
-	cmd := exec.CommandContext(t.Context(), filepath.Join(peers, "client"), args...)
+	cmd := exec.CommandContext(t.Context(), peer(t, "client"), args...)
 	cmd.Env = append(os.Environ(), servedVariable+"="+driver)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

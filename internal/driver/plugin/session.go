@@ -267,6 +267,7 @@ func (s *session) close() {
 	s.stopBeat()
 	s.beating.Wait()
 	grace := time.Duration(0)
+	s.proc.quiet.Store(true) // Rancher's plugins tell the user that they close
 	if s.alive() {
 		ctx, cancel := context.WithTimeout(context.Background(), s.pace.close)
 		err := s.await(ctx, "Close", s.send("Close", struct{}{}, &struct{}{}))
