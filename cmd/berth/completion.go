@@ -10,6 +10,11 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// completing tells whether a shell asks what could come next.
+func (p *program) completing() bool {
+	return len(p.argv) > 1 && strings.HasPrefix(p.argv[1], cobra.ShellCompRequestCmd)
+}
+
 // completeOneName offers the machines' names for the first argument, and nothing of ours after it.
 func (p *program) completeOneName(cmd *cobra.Command, given []string, word string) ([]string, cobra.ShellCompDirective) {
 	if len(given) > 0 {

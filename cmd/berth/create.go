@@ -50,7 +50,7 @@ func (p *program) createCmd() *cobra.Command {
 			return p.runCreate(cmd.Context(), drv, f, driverFlags(drv), cmd.LocalFlags(), unique(names))
 		},
 	}
-	if err != nil {
+	if err != nil && !p.completing() { // half a driver's name is no error yet
 		// Nobody knows this driver's flags, so that it is unknown is all there is to say.
 		cmd.DisableFlagParsing = true
 		cmd.RunE = func(*cobra.Command, []string) error { return err }

@@ -22,8 +22,10 @@ func TestMain(m *testing.M) {
 		return
 	}
 	testscript.Main(m, map[string]func(){
-		"berth":          main,
-		"docker-machine": main,
+		"berth":                      main,
+		"docker-machine":             main,
+		"docker-machine-driver-none": main,
+		"docker-berth":               main,
 	})
 }
 

@@ -224,7 +224,7 @@ func (p *program) rsync(ctx context.Context, ends []place, hosts [2]host, o scpO
 		return err
 	}
 	shell := []string{self, "--storage-path", "", "--native-ssh=" + strconv.FormatBool(p.nativeSSH), "ssh"}
-	args := []string{"--times", "--perms"}
+	args := []string{"--times", "--perms", "--copy-links"} // as copies without it are
 	if o.recursive {
 		args = append(args, "--recursive")
 	}
@@ -250,8 +250,15 @@ func (p *program) rsync(ctx context.Context, ends []place, hosts [2]host, o scpO
 	for i, w := range shell {
 		shell[i] = rsyncWord(w)
 	}
-	return p.runProgram(ctx, "rsync", "use the --delta option", append(append(args, "-e", strings.Join(shell, " "), "--"), words...))
+	err = p.runProgram(ctx, "rsync", "use the --delta option", append(append(args, "-e", strings.Join(shell, " "), "--"), words...))
+	if failed, ok := errors.AsType[*statusError](err); ok && failed.status == rsyncNotThere {
+		return errors.New("there is no rsync on the machine, which the --delta option needs there, too")
+	}
+	return err
 }
+
+// rsyncNotThere is rsync's status for a shell that could not find it on the other side.
+const rsyncNotThere = 127
 
 // rsyncWord is one word of rsync's remote shell, which it takes apart at blanks outside of quotes. Quotes are doubled within.
 func rsyncWord(w string) string {

@@ -194,13 +194,24 @@ func (s *session) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Wr
 	return errors.Join(s.result(output), failed)
 }
 
-// kill asks for the end of the command; sshd may ignore it, but closes its streams.
+// killWait bounds how long a wire that is stuck may keep a command from being killed.
+const killWait = time.Second
+
+// kill asks for the end of the command; sshd may ignore it, but closes its streams. It waits until that is said, since whoever ends
+// the command often ends the connection next.
 func (s *session) kill(ctx context.Context) error {
-	s.t.do(func() {
-		if _, err := s.ch.SendRequest("signal", false, gossh.Marshal(struct{ Signal string }{string(gossh.SIGKILL)})); err != nil {
-			return // it ended by itself
+	said := make(chan struct{})
+	if s.t.do(func() {
+		defer close(said)
+		s.ch.SendRequest("signal", false, gossh.Marshal(struct{ Signal string }{string(gossh.SIGKILL)})) //nolint:errcheck // it ended by itself
+	}) {
+		timer := time.NewTimer(killWait)
+		defer timer.Stop()
+		select {
+		case <-said:
+		case <-timer.C:
 		}
-	})
+	}
 	return fmt.Errorf("%s: %w", firstLine(s.command), context.Cause(ctx))
 }
 
