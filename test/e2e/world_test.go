@@ -157,6 +157,13 @@ func (w *world) stopServe() error {
 	return cmd.Wait()
 }
 
+// stopServeHard waits for an endpoint that was killed.
+func (w *world) stopServeHard() error {
+	cmd := w.serve
+	w.serve = nil
+	return cmd.Wait()
+}
+
 // down takes everything away.
 func (w *world) down() error {
 	err := w.stopServe()
