@@ -123,8 +123,7 @@ func (s *Store) giveServerCert(m *Machine) error {
 	if err != nil {
 		return fmt.Errorf("server certificate of %s: %w", m.Name, err)
 	}
-	hosts := append([]string{m.Host(), "localhost", "127.0.0.1", m.Name}, m.Auth.ServerCertSANs...)
-	pair, err := cert.NewServer(ca, user()+"."+m.Name, hosts)
+	pair, err := cert.NewServer(ca, user()+"."+m.Name, s.serverNames(m))
 	if err != nil {
 		return fmt.Errorf("server certificate of %s: %w", m.Name, err)
 	}
@@ -132,6 +131,11 @@ func (s *Store) giveServerCert(m *Machine) error {
 		return fmt.Errorf("server certificate of %s: %w", m.Name, err)
 	}
 	return nil
+}
+
+// serverNames are the names and addresses a client may know the engine by.
+func (s *Store) serverNames(m *Machine) []string {
+	return append([]string{m.Host(), "localhost", "127.0.0.1", m.Name}, m.Auth.ServerCertSANs...)
 }
 
 // CertFiles are the client's files for this machine. They are looked for in the machine's folder wherever the record says it is:

@@ -24,6 +24,7 @@ type CreateOptions struct {
 	Swarm      SwarmOptions
 	Auth       AuthOptions // paths that are not where they usually are; SANs
 	Keep       bool        // leave what a failed create made
+	Plain      bool        // change nothing on the host: its engine is used as it is, through SSH
 	Progress   func(line string)
 }
 
@@ -37,8 +38,9 @@ func (e *PreCheckError) Unwrap() error { return e.Err }
 
 // UnfinishedError is a create that failed and whose machine is still in the store.
 type UnfinishedError struct {
-	Name string
-	Err  error
+	Name   string
+	Err    error
+	Resume bool // Provision can finish it
 }
 
 func (e *UnfinishedError) Error() string { return e.Err.Error() }
@@ -53,6 +55,9 @@ func Create(ctx context.Context, s *Store, drv Driver, o CreateOptions) error {
 	}
 	if err := checkLabels(o.Engine.Labels); err != nil {
 		return err
+	}
+	if _, runs := drv.(EngineRunner); runs && o.Plain {
+		return fmt.Errorf("create %s: driver %s runs the engines of its hosts itself, so that there is nothing to leave as it is", o.Name, o.DriverName)
 	}
 	id, err := s.ID(ctx)
 	if err != nil {
@@ -105,17 +110,34 @@ func (s *Store) build(ctx context.Context, drv Driver, m *Machine, spec Spec) er
 	if err := errors.Join(err, s.Save(m)); err != nil {
 		return err
 	}
-	if runner, ok := drv.(EngineRunner); ok {
-		if err := s.step(m, "start the engine"); err != nil {
-			return err
-		}
-		if err := s.runEngine(ctx, runner, m, spec.Progress); err != nil {
-			return err
-		}
-		spec.Progress("Docker is up and running!")
+	if err := s.bringEngine(ctx, drv, m, spec.Progress); err != nil {
+		return err
 	}
 	m.Unfinished, m.Problem = "", ""
 	return s.Save(m)
+}
+
+// bringEngine has the new host's engine running and answering, in the way that fits the host.
+func (s *Store) bringEngine(ctx context.Context, drv Driver, m *Machine, progress func(string)) error {
+	runner := s.runner(drv, m)
+	_, own := drv.(EngineRunner)
+	switch {
+	case runner == nil && !m.Plain:
+		return nil // an engine that is no business of ours
+	case own:
+		if err := s.step(m, stepEngine); err != nil {
+			return err
+		}
+	default:
+		if err := s.step(m, stepProvision); err != nil {
+			return err
+		}
+	}
+	if err := s.engineUp(ctx, runner, m, false, progress); err != nil {
+		return err
+	}
+	progress("Docker is up and running!")
+	return nil
 }
 
 // CheckNew tells whether a machine of that name could be created.
@@ -142,7 +164,7 @@ func checkLabels(labels []string) error {
 // draft is the record of a machine of which nothing is there yet.
 func (s *Store) draft(o CreateOptions) *Machine {
 	dir := s.MachineDir(o.Name)
-	m := &Machine{Name: o.Name, DriverName: o.DriverName, Engine: o.Engine, Swarm: o.Swarm, doc: object{}}
+	m := &Machine{Name: o.Name, DriverName: o.DriverName, Engine: o.Engine, Swarm: o.Swarm, Plain: o.Plain, doc: object{}}
 	m.Instance = Instance{Name: o.Name, Dir: dir}
 	m.Engine.TlsVerify = true
 	m.Auth = s.centralAuth(o.Auth)
@@ -160,16 +182,35 @@ func (s *Store) step(m *Machine, name string) error {
 // setInstance takes over what a driver knows, with the fields that are machine's own.
 func (m *Machine) setInstance(i Instance) {
 	i.Name, i.Dir = m.Instance.Name, m.Instance.Dir
+	if m.Plain {
+		i.URL = sshURL(i)
+	}
 	m.Instance = i
 }
 
-// runEngine gives the engine a certificate for its address, starts it with it and asks it over TLS.
-func (s *Store) runEngine(ctx context.Context, runner EngineRunner, m *Machine, progress func(string)) error {
-	progress("Creating the server certificate...")
-	if err := s.giveServerCert(m); err != nil {
-		return err
+// engineUp has the engine run as the record says, and asks it. Without a runner it is asked as it is.
+func (s *Store) engineUp(ctx context.Context, runner EngineRunner, m *Machine, renew bool, progress func(string)) error {
+	if runner == nil {
+		progress("Checking connection to Docker...")
+		return s.waitEngine(ctx, m)
 	}
-	progress("Starting the engine...")
+	return s.runEngine(ctx, runner, m, renew, progress)
+}
+
+// runEngine gives the engine a certificate for its address, starts it with it and asks it over TLS. A certificate that is there and
+// fits is kept, unless renew says otherwise.
+func (s *Store) runEngine(ctx context.Context, runner EngineRunner, m *Machine, renew bool, progress func(string)) error {
+	if renew || s.serverCertUnfit(m) != nil {
+		progress("Creating the server certificate...")
+		if err := s.giveServerCert(m); err != nil {
+			return err
+		}
+	}
+	switch runner.(type) {
+	case provisioned, upgraded: // they have more to say
+	default:
+		progress("Starting the engine...")
+	}
 	err := runner.RunEngine(ctx, m.Instance, EngineConfig{
 		Options: m.Engine,
 		CACert:  filepath.Join(m.Instance.Dir, "ca.pem"), ServerCert: m.Auth.ServerCertPath, ServerKey: m.Auth.ServerKeyPath,
@@ -186,9 +227,10 @@ func (s *Store) runEngine(ctx context.Context, runner EngineRunner, m *Machine, 
 // undo takes back a create that stopped with cause. ctx may be what stopped it, so undoing has time of its own.
 func (s *Store) undo(ctx context.Context, drv Driver, m *Machine, o CreateOptions, cause error) error {
 	err := fmt.Errorf("create %s: %w", m.Name, cause)
-	if o.Keep {
+	// What stops a provisioning can mostly be mended, and the host stands.
+	if resume := m.Unfinished == stepProvision; resume || o.Keep {
 		m.Problem = cause.Error()
-		return &UnfinishedError{m.Name, errors.Join(err, s.Save(m))}
+		return &UnfinishedError{m.Name, errors.Join(err, s.Save(m)), resume || m.Unfinished == stepEngine}
 	}
 	o.Progress("Undoing what was made...")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
@@ -201,5 +243,5 @@ func (s *Store) undo(ctx context.Context, drv Driver, m *Machine, o CreateOption
 		return err
 	}
 	m.Problem = cause.Error()
-	return &UnfinishedError{m.Name, errors.Join(err, fmt.Errorf("undo %s: %w", m.Name, failed), s.Save(m))}
+	return &UnfinishedError{m.Name, errors.Join(err, fmt.Errorf("undo %s: %w", m.Name, failed), s.Save(m)), false}
 }

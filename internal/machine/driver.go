@@ -29,7 +29,18 @@ type Power interface {
 	Start(ctx context.Context, i Instance) (Instance, error)
 	Stop(ctx context.Context, i Instance) error
 	Kill(ctx context.Context, i Instance) error
+	Restarter
+}
+
+// Restarter is the optional ability to have a running host boot anew. It returns when the host runs again or ctx ends.
+type Restarter interface {
 	Restart(ctx context.Context, i Instance) (Instance, error)
+}
+
+// Borrower is implemented by drivers whose hosts were there before and are only borrowed: removing the machine leaves the host as
+// it is, and what is wrong with the way to it now will not come right by waiting.
+type Borrower interface {
+	BorrowsHosts()
 }
 
 // PreChecker is the optional ability to refuse a create before anything is made or stored. The error names what is missing
@@ -45,7 +56,8 @@ type Locator interface {
 }
 
 // EngineRunner is implemented by drivers whose host runs its Docker Engine without provisioning over SSH: machine hands it
-// the engine's options and certificates, and the driver (re)starts the engine with them. Repeatable.
+// the engine's options and certificates, and the driver (re)starts the engine with them. Repeatable. For all other drivers' hosts
+// there is a Provisioner.
 type EngineRunner interface {
 	RunEngine(ctx context.Context, i Instance, e EngineConfig) error
 }
@@ -139,6 +151,7 @@ type EngineOptions struct {
 	TlsVerify        bool //nolint:revive // docker-machine's spelling
 	RegistryMirror   []string
 	InstallURL       string
+	Version          string `json:",omitempty"` // wanted where one is installed; docker-machine does not know it
 }
 
 // State is a machine's state, with docker-machine's numbers and words.

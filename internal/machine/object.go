@@ -16,7 +16,7 @@ func DecodeDriver(driver json.RawMessage) (Instance, error) {
 	m := &Machine{Name: is.MachineName, doc: object{"Driver": driver}}
 	dir := ""
 	if inStore(is.MachineName) && filepath.IsAbs(is.StorePath) {
-		dir = (&Store{filepath.Clean(is.StorePath)}).MachineDir(is.MachineName)
+		dir = (&Store{dir: filepath.Clean(is.StorePath)}).MachineDir(is.MachineName)
 	}
 	if err := m.readInstance(dir, nil); err != nil {
 		return Instance{}, err

@@ -45,12 +45,20 @@ func Start(ctx context.Context, s *Store, drv Driver, m *Machine, progress func(
 
 // Restart switches a running machine off and on, and starts a stopped one.
 func Restart(ctx context.Context, s *Store, drv Driver, m *Machine, progress func(string)) error {
-	p, state, err := powerOf(ctx, s, drv, m)
+	r, ok := drv.(Restarter)
+	if !ok {
+		return &NoPowerError{m.Name, m.DriverName}
+	}
+	state, err := powerState(ctx, s, drv, m)
 	if err != nil {
 		return err
 	}
-	again := p.Restart
+	again := r.Restart
 	if state == StateStopped {
+		p, ok := drv.(Power)
+		if !ok {
+			return fmt.Errorf("restart %s: %w, and driver %s cannot start one", m.Name, ErrNotRunning, m.DriverName)
+		}
 		again = p.Start
 	}
 	i, err := again(ctx, m.Instance)
@@ -90,17 +98,23 @@ func powerOf(ctx context.Context, s *Store, drv Driver, m *Machine) (Power, Stat
 	if !ok {
 		return nil, StateNone, &NoPowerError{m.Name, m.DriverName}
 	}
+	state, err := powerState(ctx, s, drv, m)
+	return p, state, err
+}
+
+// powerState is the state of a machine whose power is to be switched.
+func powerState(ctx context.Context, s *Store, drv Driver, m *Machine) (State, error) {
 	if m.Unfinished != "" && s.claimed(m.Name) {
-		return nil, StateStarting, &BusyError{m.Name}
+		return StateStarting, &BusyError{m.Name}
 	}
 	state, err := AskState(ctx, s, drv, m)
 	if err == nil && state == StateNotFound {
 		err = errors.New("its host is gone")
 	}
 	if err != nil {
-		return nil, state, fmt.Errorf("machine %q: %w", m.Name, err)
+		return state, fmt.Errorf("machine %q: %w", m.Name, err)
 	}
-	return p, state, nil
+	return state, nil
 }
 
 // settle stores what a start has changed and waits for the engine. A new address needs a new server certificate.
@@ -109,11 +123,11 @@ func (s *Store) settle(ctx context.Context, drv Driver, m *Machine, i Instance, 
 	if err := s.Save(m); err != nil {
 		return err
 	}
-	if runner, ok := drv.(EngineRunner); ok {
+	if runner := s.runner(drv, m); runner != nil {
 		pem, err := os.ReadFile(m.Auth.ServerCertPath)
 		if err = errors.Join(err, cert.Covers(pem, m.Host())); err != nil {
 			progress(fmt.Sprintf("The certificate of %q does not fit any more (%v).", m.Name, err))
-			return s.runEngine(ctx, runner, m, progress)
+			return s.runEngine(ctx, runner, m, true, progress)
 		}
 	}
 	return s.waitEngine(ctx, m)
@@ -133,8 +147,11 @@ func MustRun(ctx context.Context, s *Store, drv Driver, m *Machine) error {
 
 // RenewCerts gives the machine new certificates and its engine a restart with them.
 func RenewCerts(ctx context.Context, s *Store, drv Driver, m *Machine, progress func(string)) error {
-	runner, ok := drv.(EngineRunner)
-	if !ok {
+	if m.Plain {
+		return fmt.Errorf("machine %q: its engine is used as it is, through SSH, and has no certificates of ours", m.Name)
+	}
+	runner := s.runner(drv, m)
+	if runner == nil {
 		return fmt.Errorf("machine %q: driver %s does not let berth run its engine, so its certificates cannot be replaced", m.Name, m.DriverName)
 	}
 	if err := MustRun(ctx, s, drv, m); err != nil {
@@ -146,7 +163,10 @@ func RenewCerts(ctx context.Context, s *Store, drv Driver, m *Machine, progress 
 	if err := s.giveClientCerts(m); err != nil {
 		return err
 	}
-	return s.runEngine(ctx, runner, m, progress)
+	if err := s.runEngine(ctx, runner, m, true, progress); err != nil {
+		return fmt.Errorf("regenerate the certificates of %s: %w", m.Name, err)
+	}
+	return nil
 }
 
 // RenewClientCert replaces the client's certificate of the store.

@@ -158,6 +158,9 @@ func (s *Store) transport(m *Machine) (*http.Transport, string, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", u.Path)
 		}
 		return t, "http://engine", nil
+	case u.Scheme == "ssh" && s.Provisioner != nil:
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return s.Provisioner.DialEngine(ctx, m) }
+		return t, "http://engine", nil
 	case u.Scheme == "tcp" && u.Host != "":
 		t.TLSClientConfig, err = s.ClientTLS(m)
 		return t, "https://" + u.Host, err

@@ -29,6 +29,8 @@ type Machine struct {
 	// Unfinished is the step at which create stopped, or where it is just now; "" for a machine that was made whole.
 	// Problem is why it stopped.
 	Unfinished, Problem string
+	// Plain says that nothing is changed on the host: its engine is used as it is, through SSH.
+	Plain bool
 
 	doc object // the file as it was read
 }
@@ -71,6 +73,7 @@ type AuthOptions struct {
 type own struct {
 	Unfinished string    `json:",omitempty"`
 	Problem    string    `json:",omitempty"`
+	Plain      bool      `json:",omitempty"`
 	Host       *hostNote `json:",omitempty"`
 }
 
@@ -188,7 +191,7 @@ func parse(name, dir string, data []byte) (*Machine, error) {
 	if err := m.readInstance(dir, note.Host); err != nil {
 		return nil, err
 	}
-	m.Unfinished, m.Problem = note.Unfinished, note.Problem
+	m.Unfinished, m.Problem, m.Plain = note.Unfinished, note.Problem, note.Plain
 	return m, nil
 }
 
@@ -298,7 +301,7 @@ func (m *Machine) encode(storeDir string) ([]byte, error) {
 		return nil, err
 	}
 	delete(doc, "Berth")
-	if note := (own{m.Unfinished, m.Problem, m.hostNote()}); note != (own{}) {
+	if note := (own{m.Unfinished, m.Problem, m.Plain, m.hostNote()}); note != (own{}) {
 		if err := doc.set("Berth", note); err != nil {
 			return nil, err
 		}

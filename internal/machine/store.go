@@ -19,7 +19,11 @@ import (
 )
 
 // Store is a directory of machines in docker-machine's layout. Reading it never writes to it.
-type Store struct{ dir string }
+type Store struct {
+	dir string
+	// Provisioner reaches into the machines over SSH. Without one, engines are brought only to hosts whose drivers do that.
+	Provisioner Provisioner
+}
 
 // NotExistError says that the store has no machine of that name.
 type NotExistError struct{ Name string }
@@ -40,7 +44,7 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", dir, err)
 	}
-	return &Store{abs}, nil
+	return &Store{dir: abs}, nil
 }
 
 // Dir is the store's folder.

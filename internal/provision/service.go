@@ -1,0 +1,72 @@
+package provision
+
+import (
+	"context"
+	"strings"
+)
+
+// service is the host's init system, as far as an engine goes. The engine's service is called docker everywhere.
+type service interface {
+	name() string
+	// knowsEngine tells whether there is an engine that it could start.
+	knowsEngine(ctx context.Context, h *host) (bool, error)
+	// command is how it starts the engine if berth adds nothing: words, quoted as they stand in its files. Empty where it lets
+	// others only add to the command.
+	command(ctx context.Context, h *host) ([]string, error)
+	// setCommand makes it start the engine by command, unless that is nil, with options and an environment more. It tells whether
+	// that was any news.
+	setCommand(ctx context.Context, h *host, command, flags, env []string) (changed bool, err error)
+	// start has the engine running, now and after the next boot. An engine that runs is started again if it must.
+	start(ctx context.Context, h *host, again bool) (started bool, err error)
+}
+
+func services(init string) service {
+	switch init {
+	case "systemd":
+		return systemd{}
+	case "openrc":
+		return openrc{}
+	}
+	return nil
+}
+
+// isFile is true if the test `[ -OP PATH ]` is, on the host.
+func (h *host) test(ctx context.Context, condition string) (bool, error) {
+	said, err := h.sh(ctx, "if "+condition+"; then echo yes; else echo no; fi", nil)
+	return lastLine(said) == "yes", err
+}
+
+// startEngine starts the engine, again if it must, and waits until it answers on the host.
+func (h *host) startEngine(ctx context.Context) error {
+	var err error
+	if h.changed {
+		h.say("Restarting the engine...")
+	}
+	if h.restarted, err = h.init.start(ctx, h, h.changed); err != nil {
+		return err
+	}
+	h.changed = false
+	said, err := h.sh(ctx, answersScript, nil)
+	if err != nil {
+		return err
+	}
+	if v := lastLine(said); strings.HasPrefix(v, "version ") {
+		h.version = strings.TrimPrefix(v, "version ")
+	}
+	return nil
+}
+
+// answersScript waits until the engine answers, and prints its version. Where there is no client, that it listens must do.
+const answersScript = `unset DOCKER_HOST DOCKER_CONTEXT DOCKER_TLS_VERIFY DOCKER_API_VERSION
+n=0
+while :; do
+  if command -v docker >/dev/null 2>&1; then
+    if v=$(timeout 10 docker -H unix:///var/run/docker.sock version --format '{{.Server.Version}}' 2>&1); then echo "version $v"; exit 0; fi
+  else
+    v="there is no /var/run/docker.sock"
+    if [ -S /var/run/docker.sock ]; then dockerd --version | sed -n 's/^Docker version \([^ ,]*\).*/version \1/p'; exit 0; fi
+  fi
+  n=$((n+1))
+  [ $n -lt 30 ] || { echo '$ docker version'; echo "$v"; exit 1; }
+  sleep 1
+done`
