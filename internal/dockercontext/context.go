@@ -1,11 +1,15 @@
 // Package dockercontext keeps docker contexts that berth made: written where the docker CLI looks for them, marked as ours,
 // and never touching one that somebody else made.
 //
+// A context may have an owner, a path that is there as long as what the context leads to. Two stores of machines on one computer do
+// not take each other's contexts, and a context whose owner is gone is anybody's.
+//
 // The files are docker/cli's context store: contexts/meta/<sha256 of the name>/meta.json and contexts/tls/<same>/docker/
 // below the client's configuration folder. The library that writes them brings the whole CLI with it, for two small files.
 package dockercontext
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -14,6 +18,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/google/renameio/v2/maybe"
 )
@@ -25,13 +30,25 @@ type Context struct {
 	Host        string // unix:///…, tcp://…, ssh://…
 	// The client's certificates in PEM; all three or none.
 	CA, Cert, Key []byte
+	// Owner is the path of what the context was made for; "" for the one that there is once on a computer.
+	Owner string
 }
 
 // ErrForeign says that a context of that name exists and is not ours.
 var ErrForeign = errors.New("a docker context of this name exists that berth did not make")
 
-// mark tells our contexts from others'; docker keeps metadata that it does not know.
-const mark = "com.berth.managed"
+// OwnedError says that a context of that name was made for something else that is still there.
+type OwnedError struct{ Owner string }
+
+func (e *OwnedError) Error() string {
+	return "a docker context of this name exists that was made for " + e.Owner
+}
+
+// What our contexts have in their metadata; docker keeps what it does not know.
+const (
+	mark      = "com.berth.managed"
+	ownerMark = "com.berth.owner"
+)
 
 type meta struct {
 	Name      string
@@ -80,15 +97,16 @@ func (s *Store) Put(c Context) error {
 }
 
 func (s *Store) put(c Context) error {
-	if ours, err := s.ours(c.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.mayPut(c); err != nil {
 		return err
-	} else if err == nil && !ours {
-		return ErrForeign
 	}
 	m := meta{
 		Name:      c.Name,
 		Metadata:  map[string]any{"Description": c.Description, mark: true},
 		Endpoints: map[string]endpoint{"docker": {Host: c.Host}},
+	}
+	if c.Owner != "" {
+		m.Metadata[ownerMark] = c.Owner
 	}
 	b, err := json.Marshal(m)
 	if err != nil {
@@ -98,6 +116,22 @@ func (s *Store) put(c Context) error {
 		return err
 	}
 	return write(filepath.Join(s.metaDir(c.Name), "meta.json"), b, 0o644)
+}
+
+// mayPut is why the name is not for c.
+func (s *Store) mayPut(c Context) error {
+	there, err := s.read(c.Name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !there.ours():
+		return ErrForeign
+	case there.owner() != c.Owner && !there.abandoned():
+		return &OwnedError{there.owner()}
+	}
+	return nil
 }
 
 func (s *Store) putTLS(c Context) error {
@@ -113,32 +147,93 @@ func (s *Store) putTLS(c Context) error {
 	return nil
 }
 
+// write leaves a file alone that is as it should be: whoever watches it need not look again.
 func write(path string, b []byte, mode os.FileMode) error {
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm() == mode {
+		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, b) {
+			return nil
+		}
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
 	return maybe.WriteFile(path, b, mode)
 }
 
-// ours tells whether a context exists and carries our mark.
-func (s *Store) ours(name string) (bool, error) {
+// read is what is stored of a context. Of one that nobody can make sense of, it is nothing: we did not write it.
+func (s *Store) read(name string) (meta, error) {
 	b, err := os.ReadFile(filepath.Join(s.metaDir(name), "meta.json"))
 	if err != nil {
-		return false, err
+		return meta{}, err
 	}
 	var m meta
 	if err := json.Unmarshal(b, &m); err != nil {
-		return false, nil //nolint:nilerr // whatever it is, we did not write it
+		return meta{}, nil //nolint:nilerr // see above
 	}
-	managed, _ := m.Metadata[mark].(bool)
-	return managed, nil
+	return m, nil
 }
 
-// Remove takes a context of ours away, and switches back to the default one if it was in use. One that is gone, or that
-// somebody else made, is left as it is.
-func (s *Store) Remove(name string) error {
-	ours, err := s.ours(name)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !ours {
+// ours tells whether the context carries our mark.
+func (m meta) ours() bool {
+	managed, _ := m.Metadata[mark].(bool)
+	return managed
+}
+
+func (m meta) owner() string {
+	owner, _ := m.Metadata[ownerMark].(string)
+	return owner
+}
+
+// abandoned tells whether what a context of ours was made for is gone.
+func (m meta) abandoned() bool {
+	if !m.ours() || m.owner() == "" {
+		return false
+	}
+	_, err := os.Lstat(m.owner())
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// Has tells whether there is a context of ours by that name with that owner.
+func (s *Store) Has(name, owner string) (bool, error) {
+	m, err := s.read(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("docker context %s: %w", name, err)
+	}
+	return m.ours() && m.owner() == owner, nil
+}
+
+// Abandoned lists the contexts of ours whose owners are gone.
+func (s *Store) Abandoned() ([]string, error) {
+	all, err := os.ReadDir(filepath.Join(s.dir, "contexts", "meta"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("docker contexts: %w", err)
+	}
+	var names []string
+	for _, e := range all {
+		b, err := os.ReadFile(filepath.Join(s.dir, "contexts", "meta", e.Name(), "meta.json"))
+		if err != nil {
+			continue // none of ours: they are written whole
+		}
+		var m meta
+		if json.Unmarshal(b, &m) == nil && m.abandoned() && digest(m.Name) == e.Name() {
+			names = append(names, m.Name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// Remove takes a context of ours away, and switches back to the default one if it was in use. One that is gone, that somebody else
+// made or that has another owner is left as it is.
+func (s *Store) Remove(name, owner string) error {
+	m, err := s.read(name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && (!m.ours() || m.owner() != owner && !m.abandoned()) {
 		return nil
 	}
 	if err == nil {
@@ -187,11 +282,15 @@ func (s *Store) Use(name string) error {
 	if err != nil {
 		return err
 	}
+	path := s.configPath()
+	if target, err := filepath.EvalSymlinks(path); err == nil { // people link it to where they keep such files
+		path = target
+	}
 	mode := os.FileMode(0o600) // it may hold registry passwords
-	if info, err := os.Stat(s.configPath()); err == nil {
+	if info, err := os.Stat(path); err == nil {
 		mode = info.Mode().Perm()
 	}
-	return write(s.configPath(), append(b, '\n'), mode)
+	return write(path, append(b, '\n'), mode)
 }
 
 func (s *Store) configPath() string { return filepath.Join(s.dir, "config.json") }
