@@ -2,15 +2,17 @@
 // store, a server certificate for an engine, a client certificate for a user. Bytes in, bytes out: it knows no files, no
 // machines and no network.
 //
-// Keys are ECDSA P-256 in the SEC 1 form, which OpenSSL, Go and Java read alike. An authority may be any that Go can sign
-// with, so docker-machine's RSA ones go on working.
+// Keys are ECDSA P-256 in the SEC 1 form, or RSA 2048 in the PKCS #1 form that docker-machine wrote; OpenSSL, Go and Java read both.
+// An authority may be any that Go can sign with, so docker-machine's RSA ones go on working.
 package cert
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -20,6 +22,7 @@ import (
 	"math/big"
 	"net"
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -29,13 +32,55 @@ const (
 	// backdating lets a machine whose clock is a little late accept what was just made.
 	backdating = 5 * time.Minute
 	serialBits = 128
+	rsaBits    = 2048
 )
+
+// Keys is the kind of key that a certificate is made for. The zero value is ECDSA.
+type Keys string
+
+// The kinds there are.
+const (
+	ECDSA Keys = "ecdsa"
+	RSA   Keys = "rsa"
+)
+
+// ParseKeys reads a kind as users write it.
+func ParseKeys(s string) (Keys, error) {
+	switch k := Keys(strings.ToLower(s)); k {
+	case "", ECDSA, RSA:
+		return k, nil
+	}
+	return "", fmt.Errorf("keys of type %q: want ecdsa or rsa", s)
+}
+
+func (k Keys) generate() (crypto.Signer, error) {
+	if k == RSA {
+		return rsa.GenerateKey(rand.Reader, rsaBits)
+	}
+	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+}
+
+// encodeKey is the PEM block of a key that generate made.
+func encodeKey(key crypto.Signer) (*pem.Block, error) {
+	if k, ok := key.(*rsa.PrivateKey); ok {
+		return &pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(k)}, nil
+	}
+	k, ok := key.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("a key of type %T", key)
+	}
+	der, err := x509.MarshalECPrivateKey(k)
+	return &pem.Block{Type: "EC PRIVATE KEY", Bytes: der}, err
+}
 
 // Pair is a certificate and its private key, both PEM.
 type Pair struct{ Cert, Key []byte }
 
 // NewAuthority makes a self-signed authority, which signs servers and clients.
-func NewAuthority(org string) (Pair, error) {
+func NewAuthority(org string) (Pair, error) { return ECDSA.NewAuthority(org) }
+
+// NewAuthority is the package's, with keys of this kind.
+func (k Keys) NewAuthority(org string) (Pair, error) {
 	template, err := newTemplate(org, "berth authority")
 	if err != nil {
 		return Pair{}, fmt.Errorf("authority: %w", err)
@@ -43,7 +88,7 @@ func NewAuthority(org string) (Pair, error) {
 	template.BasicConstraintsValid = true
 	template.IsCA = true
 	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := k.generate()
 	if err != nil {
 		return Pair{}, fmt.Errorf("authority: make key: %w", err)
 	}
@@ -54,9 +99,38 @@ func NewAuthority(org string) (Pair, error) {
 	return p, nil
 }
 
+// Renew makes an authority valid anew. Its key and its name stay, so that what it signed before goes on being trusted by who has
+// the new certificate, and what it signs from now on by who still has the old one.
+func Renew(ca Pair) (Pair, error) {
+	old, signer, err := readAuthority(ca)
+	if err != nil {
+		return Pair{}, fmt.Errorf("renew authority: %w", err)
+	}
+	if !bytes.Equal(old.RawIssuer, old.RawSubject) {
+		return Pair{}, fmt.Errorf("renew authority: %s signed it, and must renew it", old.Issuer)
+	}
+	template := *old
+	fresh, err := newTemplate("", "")
+	if err != nil {
+		return Pair{}, fmt.Errorf("renew authority: %w", err)
+	}
+	template.SerialNumber, template.NotBefore, template.NotAfter = fresh.SerialNumber, fresh.NotBefore, fresh.NotAfter
+	template.SignatureAlgorithm = x509.UnknownSignatureAlgorithm // today's best for the key
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, signer.Public(), signer)
+	if err != nil {
+		return Pair{}, fmt.Errorf("renew authority: sign: %w", err)
+	}
+	return Pair{Cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), Key: ca.Key}, nil
+}
+
 // NewServer makes an engine's certificate. Each host is an IPv4 or IPv6 address or a DNS name, and only those are covered:
 // the caller adds localhost where it wants it.
 func NewServer(ca Pair, org string, hosts []string) (Pair, error) {
+	return ECDSA.NewServer(ca, org, hosts)
+}
+
+// NewServer is the package's, with keys of this kind.
+func (k Keys) NewServer(ca Pair, org string, hosts []string) (Pair, error) {
 	if len(hosts) == 0 {
 		return Pair{}, errors.New("server certificate: no address or name to make it for")
 	}
@@ -71,7 +145,7 @@ func NewServer(ca Pair, org string, hosts []string) (Pair, error) {
 			return Pair{}, fmt.Errorf("server certificate: %w", err)
 		}
 	}
-	p, err := issue(ca, template)
+	p, err := issue(ca, template, k)
 	if err != nil {
 		return Pair{}, fmt.Errorf("server certificate: %w", err)
 	}
@@ -79,14 +153,17 @@ func NewServer(ca Pair, org string, hosts []string) (Pair, error) {
 }
 
 // NewClient makes the certificate that a client shows to every engine of its authority.
-func NewClient(ca Pair, org string) (Pair, error) {
+func NewClient(ca Pair, org string) (Pair, error) { return ECDSA.NewClient(ca, org) }
+
+// NewClient is the package's, with keys of this kind.
+func (k Keys) NewClient(ca Pair, org string) (Pair, error) {
 	template, err := newTemplate(org, "berth client")
 	if err != nil {
 		return Pair{}, fmt.Errorf("client certificate: %w", err)
 	}
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	p, err := issue(ca, template)
+	p, err := issue(ca, template, k)
 	if err != nil {
 		return Pair{}, fmt.Errorf("client certificate: %w", err)
 	}
@@ -151,6 +228,12 @@ func newSerial() (*big.Int, error) {
 var dnsName = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$`)
 
 func addHost(c *x509.Certificate, host string) error {
+	if inner, ok := strings.CutPrefix(host, "["); ok && strings.HasSuffix(inner, "]") { // as it stands in a URL
+		host = strings.TrimSuffix(inner, "]")
+		if !strings.Contains(host, ":") {
+			return fmt.Errorf("%q is no IPv6 address", host)
+		}
+	}
 	if ip := net.ParseIP(host); ip != nil {
 		c.IPAddresses = append(c.IPAddresses, ip)
 		return nil
@@ -162,46 +245,58 @@ func addHost(c *x509.Certificate, host string) error {
 	return nil
 }
 
-// issue signs template with the authority. Nothing is signed to outlive it: that would only move the surprise to a day when
-// every machine fails at once.
-func issue(ca Pair, template *x509.Certificate) (Pair, error) {
+// readAuthority takes an authority apart.
+func readAuthority(ca Pair) (*x509.Certificate, crypto.Signer, error) {
 	authority, err := tls.X509KeyPair(ca.Cert, ca.Key)
 	if err != nil {
-		return Pair{}, fmt.Errorf("read authority: %w", err)
+		return nil, nil, err
 	}
-	parent := authority.Leaf
 	signer, ok := authority.PrivateKey.(crypto.Signer)
 	switch {
 	case !ok:
-		return Pair{}, fmt.Errorf("read authority: a key of type %T cannot sign", authority.PrivateKey)
-	case !parent.IsCA:
-		return Pair{}, errors.New("read authority: its certificate is not an authority's")
-	case time.Now().After(parent.NotAfter):
+		return nil, nil, fmt.Errorf("a key of type %T cannot sign", authority.PrivateKey)
+	case !authority.Leaf.IsCA:
+		return nil, nil, errors.New("its certificate is not an authority's")
+	}
+	return authority.Leaf, signer, nil
+}
+
+// issue signs template with the authority. Nothing is signed to outlive it: that would only move the surprise to a day when
+// every machine fails at once.
+func issue(ca Pair, template *x509.Certificate, keys Keys) (Pair, error) {
+	parent, signer, err := readAuthority(ca)
+	if err != nil {
+		return Pair{}, fmt.Errorf("read authority: %w", err)
+	}
+	if time.Now().After(parent.NotAfter) {
 		return Pair{}, fmt.Errorf("authority expired on %s", parent.NotAfter.Format(time.RFC3339))
 	}
 	if template.NotAfter.After(parent.NotAfter) {
 		template.NotAfter = parent.NotAfter
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := keys.generate()
 	if err != nil {
 		return Pair{}, fmt.Errorf("make key: %w", err)
+	}
+	if keys == RSA { // docker-machine's, for clients that know no better
+		template.KeyUsage |= x509.KeyUsageKeyEncipherment
 	}
 	return sign(template, parent, key, signer)
 }
 
 // sign makes key's certificate, signed by parent's signer.
-func sign(template, parent *x509.Certificate, key *ecdsa.PrivateKey, signer crypto.Signer) (Pair, error) {
+func sign(template, parent *x509.Certificate, key, signer crypto.Signer) (Pair, error) {
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
 	if err != nil {
 		return Pair{}, fmt.Errorf("sign: %w", err)
 	}
-	keyDER, err := x509.MarshalECPrivateKey(key)
+	block, err := encodeKey(key)
 	if err != nil {
 		return Pair{}, fmt.Errorf("write key: %w", err)
 	}
 	return Pair{
 		Cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		Key:  pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}),
+		Key:  pem.EncodeToMemory(block),
 	}, nil
 }
 

@@ -81,7 +81,9 @@ func handshake(t *testing.T, server, serverTrusts, client, clientTrusts cert.Pai
 			return
 		}
 		defer c.Close()
-		_, _ = io.Copy(c, c) // a refused client is seen at the client's side
+		if _, err := io.Copy(c, c); err != nil { // a refused client is seen at the client's side, once it has read why
+			_, _ = io.Copy(io.Discard, c.(*tls.Conn).NetConn())
+		}
 	}()
 	defer func() { listener.Close(); <-done }()
 
@@ -317,4 +319,102 @@ func sameAddress(host string, among []string) bool {
 		}
 	}
 	return false
+}
+
+// Engines and clients of either kind of keys talk to each other, under one authority of either kind.
+func TestRSAAndECDSAMix(t *testing.T) {
+	for _, authority := range []cert.Keys{cert.ECDSA, cert.RSA} {
+		ca := must(authority.NewAuthority("o"))(t)
+		for _, kind := range []cert.Keys{cert.ECDSA, cert.RSA, ""} {
+			server := must(kind.NewServer(ca, "o", []string{"localhost"}))(t)
+			client := must(kind.NewClient(ca, "o"))(t)
+			if err := handshake(t, server, ca, client, ca, "localhost"); err != nil {
+				t.Errorf("authority %s, server and client %s: %v", authority, kind, err)
+			}
+			want := "EC PRIVATE KEY"
+			if kind == cert.RSA {
+				want = "RSA PRIVATE KEY"
+			}
+			for _, p := range []cert.Pair{server, client} {
+				if block, _ := pem.Decode(p.Key); block == nil || block.Type != want {
+					t.Errorf("key of kind %q is a PEM of %v, want %s", kind, block, want)
+				}
+			}
+		}
+	}
+}
+
+func TestParseKeys(t *testing.T) {
+	for in, want := range map[string]cert.Keys{"": "", "rsa": cert.RSA, "RSA": cert.RSA, "ecdsa": cert.ECDSA} {
+		if got, err := cert.ParseKeys(in); got != want || err != nil {
+			t.Errorf("ParseKeys(%q) = %q, %v, want %q", in, got, err, want)
+		}
+	}
+	if _, err := cert.ParseKeys("dsa"); err == nil || !strings.Contains(err.Error(), "want ecdsa or rsa") {
+		t.Errorf("ParseKeys(dsa) = %v, want a refusal", err)
+	}
+}
+
+// An authority that is renewed in time cuts nobody off, whichever side has the new certificate already.
+func TestARenewedAuthorityIsTrustedWithTheOldOne(t *testing.T) {
+	for _, kind := range []cert.Keys{cert.ECDSA, cert.RSA} {
+		t.Run(string(kind), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				old := must(kind.NewAuthority("o"))(t)
+				oldServer := must(cert.NewServer(old, "o", []string{"localhost"}))(t)
+				oldClient := must(cert.NewClient(old, "o"))(t)
+				time.Sleep(1079 * 24 * time.Hour)
+				renewed := must(cert.Renew(old))(t)
+				if end := must(cert.Expiry(renewed.Cert))(t); time.Until(end) < 1079*24*time.Hour {
+					t.Errorf("it ends on %s, in %s", end, time.Until(end))
+				}
+				newServer := must(cert.NewServer(renewed, "o", []string{"localhost"}))(t)
+				newClient := must(cert.NewClient(renewed, "o"))(t)
+				for name, tt := range map[string]struct {
+					server, client         cert.Pair
+					trustServer, trustBack cert.Pair
+				}{
+					"a new client at an old engine":    {oldServer, newClient, renewed, old},
+					"an old client at a new engine":    {newServer, oldClient, old, renewed},
+					"an old client that has the new":   {oldServer, oldClient, renewed, renewed},
+					"all of it new":                    {newServer, newClient, renewed, renewed},
+					"an engine that has the new alone": {newServer, newClient, old, renewed},
+				} {
+					if err := handshake(t, tt.server, tt.trustBack, tt.client, tt.trustServer, "localhost"); err != nil {
+						t.Errorf("%s: %v", name, err)
+					}
+				}
+				time.Sleep(2 * 24 * time.Hour)
+				if err := handshake(t, newServer, renewed, newClient, renewed, "localhost"); err != nil {
+					t.Errorf("once the old one has expired: %v", err)
+				}
+				if err := handshake(t, newServer, renewed, newClient, old, "localhost"); err == nil {
+					t.Error("an expired authority is still trusted")
+				}
+				again := must(cert.Renew(renewed))(t) // also of one that was renewed before
+				if _, err := cert.Renew(cert.Pair{Cert: newServer.Cert, Key: newServer.Key}); err == nil {
+					t.Error("a server's certificate was renewed as an authority")
+				}
+				must(cert.NewClient(again, "o"))(t)
+			})
+		})
+	}
+}
+
+func TestIPv6(t *testing.T) {
+	ca := must(cert.NewAuthority("o"))(t)
+	server := must(cert.NewServer(ca, "o", []string{"fd00::1", "[2001:db8::2]", "::1"}))(t)
+	for _, host := range []string{"fd00::1", "fd00:0:0::1", "[fd00::1]", "2001:db8::2", "::1"} {
+		if err := cert.Covers(server.Cert, host); err != nil {
+			t.Errorf("covers %s: %v", host, err)
+		}
+	}
+	if cert.Covers(server.Cert, "fd00::2") == nil {
+		t.Error("it covers fd00::2")
+	}
+	for _, host := range []string{"[web1]", "[fd00::1", "fd00::x"} {
+		if _, err := cert.NewServer(ca, "o", []string{host}); err == nil {
+			t.Errorf("made for %s", host)
+		}
+	}
 }
