@@ -132,8 +132,18 @@ func (f *firstByte) Read(p []byte) (int, error) {
 }
 
 // attachContainer may become a raw stream without an Upgrade header.
+//
+// A body means nothing here, but dockerode sends one. An engine drops it if it arrives together with the head, and takes it
+// for input otherwise; so it ends here.
 func attachContainer(s *Server, w http.ResponseWriter, r *request) error {
-	return s.onContainer(w, r, forwarding{hijack: true})
+	f := forwarding{hijack: true}
+	if r.ContentLength > 0 {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return invalidf("request body: %v", err)
+		}
+		f.body = []byte{}
+	}
+	return s.onContainer(w, r, f)
 }
 
 // inspectContainer adds the object Node, as classic Swarm did, and the label of the node.
