@@ -5,10 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
-	"time"
 
-	"github.com/creack/pty"
 	"golang.org/x/term"
 
 	"berth/internal/ssh"
@@ -42,74 +39,6 @@ func takeScreen(in io.Reader) (*screen, error) {
 		ssh.Terminal{Type: cmp.Or(os.Getenv("TERM"), "xterm"), Size: size(), Resized: resized},
 		func() error { stop(); return term.Restore(int(f.Fd()), before) },
 	}, nil
-}
-
-// runOnTerminal runs a program on this computer on a terminal of its own, joined with the streams of s.
-func runOnTerminal(cmd *exec.Cmd, s ssh.Session) error {
-	near, far, err := pty.Open()
-	if err != nil {
-		return err
-	}
-	defer near.Close()
-	err = resize(near, s.Terminal.Size)
-	if err == nil {
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = far, far, far
-		err = cmd.Start()
-	}
-	if err := errors.Join(err, far.Close()); err != nil {
-		return err
-	}
-	ended, drawn := make(chan struct{}), make(chan struct{})
-	go func() {
-		io.Copy(near, s.Stdin) //nolint:errcheck // nobody waits for keys that nobody reads
-	}()
-	go func() {
-		defer close(drawn)
-		draw(s.Stdout, near, ended)
-	}()
-	go func() {
-		for {
-			select {
-			case size := <-s.Terminal.Resized:
-				resize(near, size) //nolint:errcheck // the program may have ended just now
-			case <-ended:
-				return
-			}
-		}
-	}()
-	err = cmd.Wait()
-	close(ended)
-	err = errors.Join(err, near.SetReadDeadline(time.Now().Add(lastWords)))
-	<-drawn
-	return err
-}
-
-// lastWords is how long the terminal of a program that has ended is still read: what it left running may keep it open.
-const lastWords = 100 * time.Millisecond
-
-// draw copies what a program draws, up to its end.
-func draw(to io.Writer, from *os.File, ended <-chan struct{}) {
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buf)
-		if n > 0 {
-			if _, writeErr := to.Write(buf[:n]); writeErr != nil {
-				return // the user's terminal is gone, which ends the program as well
-			}
-		}
-		select {
-		case <-ended: // there may be more than one buffer of it
-			err = errors.Join(err, from.SetReadDeadline(time.Now().Add(lastWords)))
-		default:
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-func resize(f *os.File, s ssh.Size) error {
-	return pty.Setsize(f, &pty.Winsize{Cols: uint16(s.Columns), Rows: uint16(s.Rows)})
 }
 
 // keys reads the user's keys and calls leave for ~. at the beginning of a line, as ssh has it: the way out of a session that
