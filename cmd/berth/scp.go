@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 
@@ -13,6 +15,7 @@ import (
 
 	"berth/internal/files"
 	"berth/internal/ssh"
+	"berth/internal/term"
 )
 
 type scpOptions struct{ recursive, delta, quiet bool }
@@ -115,9 +118,19 @@ func (p *program) copy(ctx context.Context, ends []place, hosts [2]host, o scpOp
 			places[i].Path = e.home()
 		}
 	}
-	bar := newCopyBar(p.err, o.quiet)
-	defer bar.end()
-	return files.Copy(ctx, places[0], places[1], files.Options{Recursive: o.recursive, Progress: bar.show})
+	style := term.Auto
+	if o.quiet || !term.IsTerminal(p.err) { // lines of bytes are for who watches
+		style = term.Quiet
+	}
+	label := cmp.Or(ends[0].machine, ends[1].machine)
+	bars := term.Show(p.err, []string{label}, style)
+	return bars.During(func() error {
+		err := files.Copy(ctx, places[0], places[1], files.Options{Recursive: o.recursive, Progress: func(file string, done, size int64) {
+			bars.Bar(label, path.Base(file), done, size)
+		}})
+		bars.Done(label, err)
+		return err
+	})
 }
 
 // tree opens the file system of one side.
