@@ -48,7 +48,11 @@ const maxBuilders = 1024
 
 // builder is the node on which the client's builds run.
 func (s *Server) builder(r *request) (*fleet.Node, error) {
-	who := identity(r.Request)
+	return s.builderOf(identity(r.Request), func() (*fleet.Node, error) { return s.chooseBuilder(r, schedule.Rules{}, "", isBuilder) })
+}
+
+// builderOf is the node that builds for whom, chosen if there is none yet.
+func (s *Server) builderOf(who string, choose func() (*fleet.Node, error)) (*fleet.Node, error) {
 	b, now := s.builders, s.o.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -58,7 +62,7 @@ func (s *Server) builder(r *request) (*fleet.Node, error) {
 			return n, nil
 		}
 	}
-	n, err := s.chooseBuilder(r, schedule.Rules{}, "")
+	n, err := choose()
 	if err != nil {
 		return nil, err
 	}
@@ -69,8 +73,9 @@ func (s *Server) builder(r *request) (*fleet.Node, error) {
 	return n, nil
 }
 
-// chooseBuilder asks the scheduler, as for a container that asks for nothing but what is given.
-func (s *Server) chooseBuilder(r *request, rules schedule.Rules, platform string) (*fleet.Node, error) {
+// chooseBuilder asks the scheduler, as for a container that asks for nothing but what is given. Nodes of which a preference
+// is true are chosen from as long as there are any.
+func (s *Server) chooseBuilder(r *request, rules schedule.Rules, platform string, prefer ...func(*fleet.Node) bool) (*fleet.Node, error) {
 	nodes := s.nodes()
 	if len(nodes) == 0 {
 		return nil, errNoNode
@@ -79,18 +84,21 @@ func (s *Server) chooseBuilder(r *request, rules schedule.Rules, platform string
 	if want.OS, want.Arch, _ = strings.Cut(platform, "/"); want.Arch != "" {
 		want.Arch, _, _ = strings.Cut(want.Arch, "/")
 	}
-	if slices.ContainsFunc(nodes, isBuilder) {
-		for _, n := range nodes {
-			if !isBuilder(n) {
+	for _, good := range prefer {
+		if !slices.ContainsFunc(nodes, good) {
+			continue
+		}
+		nodes = slices.DeleteFunc(slices.Clone(nodes), func(n *fleet.Node) bool {
+			if !good(n) {
 				want.Exclude[n.ID] = "is no builder (label " + labelBuilder + ")"
 			}
-		}
+			return !good(n)
+		})
 	}
 	n, err := s.fleet.Place(want)
 	if err != nil && len(rules.Constraints)+len(rules.Affinities) == 0 {
 		// A build is no container: that all slots are taken does not keep it out, nor does a foreign platform.
-		i := max(0, slices.IndexFunc(nodes, isBuilder))
-		return nodes[i], nil
+		return nodes[0], nil
 	}
 	return n, err
 }
@@ -143,7 +151,7 @@ func buildImage(s *Server, w http.ResponseWriter, r *request) error {
 	}
 	var n *fleet.Node
 	if ruled {
-		n, err = s.chooseBuilder(r, rules, q.Get("platform"))
+		n, err = s.chooseBuilder(r, rules, q.Get("platform"), isBuilder)
 	} else {
 		n, err = s.builder(r)
 	}

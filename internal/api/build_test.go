@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -387,23 +386,8 @@ func newBuildKitFleet(t *testing.T, n int) *testFleet {
 
 // echoH2C turns a connection into HTTP/2.
 func echoH2C(t *testing.T, w http.ResponseWriter, name string) {
-	conn, buf, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	defer conn.Close()
-	if _, err := io.WriteString(conn, "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"); err != nil {
-		t.Error(err)
-		return
-	}
-	echo := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	serveH2C(t, w, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Node", name)
 		_, _ = io.Copy(w, r.Body) // the client sees what is missing
 	})
-	server := &http.Server{Handler: echo, Protocols: onlyH2C(), ReadHeaderTimeout: time.Minute}
-	err = server.Serve(&oneConn{buffered: &buffered{Conn: conn, in: buf.Reader, closed: make(chan struct{})}})
-	if !errors.Is(err, net.ErrClosed) {
-		t.Errorf("serve HTTP/2: %v", err)
-	}
 }

@@ -67,6 +67,10 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if code == http.StatusInternalServerError {
 		s.o.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
+	if isRPC(r) {
+		writeRPCError(w, err)
+		return
+	}
 	var own *statusError
 	if errors.As(err, &own) && own.plain {
 		http.Error(w, own.message, code)

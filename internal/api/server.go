@@ -120,6 +120,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) error {
+	if isRPC(r) {
+		return callBuilder(s, w, &request{Request: r, path: r.URL.Path})
+	}
 	version, path, err := s.gate.pass(r.URL.Path, s.fleet.Snapshot())
 	if err != nil {
 		return err

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"berth/internal/fleet"
+	"berth/internal/proxy"
 )
 
 // dialer keeps idle and broken peers from lasting for ever.
@@ -41,4 +44,21 @@ func DialTCP(addr string, config *tls.Config) func(context.Context) (net.Conn, e
 		}
 		return c, nil
 	}
+}
+
+// apiHTTP2 is the API version since which engines take gRPC on a plain connection without an upgrade. The route for that is
+// to go away some day; over TLS it is still needed, since plain HTTP/1.1 is what was agreed upon there.
+const apiHTTP2 = "1.52"
+
+// dialHTTP2 opens a connection on which the engine expects HTTP/2.
+func (e *Engine) dialHTTP2(ctx context.Context, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
+	c, err := dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, secure := c.(*tls.Conn)
+	if !secure && fleet.CompareVersions(e.Node().API, apiHTTP2) >= 0 {
+		return c, nil
+	}
+	return proxy.UpgradeHTTP2(ctx, c)
 }

@@ -83,6 +83,7 @@ type Engine struct {
 	ep     Endpoint
 	o      Options
 	tr     *http.Transport
+	rpc    *http.Transport // HTTP/2, for BuildKit's gRPC
 	target proxy.Target
 	heard  atomic.Int64 // Unix nanoseconds of the last sign of life
 	doubt  chan struct{}
@@ -143,7 +144,8 @@ func New(ep Endpoint, o Options) *Engine {
 		return c, nil
 	}
 	e.tr = proxy.NewTransport(dial)
-	e.target = proxy.Target{Name: ep.Addr, Transport: e.tr, Dial: dial}
+	e.rpc = proxy.NewHTTP2Transport(func(ctx context.Context) (net.Conn, error) { return e.dialHTTP2(ctx, dial) })
+	e.target = proxy.Target{Name: ep.Addr, Transport: e.tr, HTTP2: e.rpc, Dial: dial}
 	name := ep.Name
 	if name == "" {
 		name = "(unknown)"
@@ -201,6 +203,7 @@ func (e *Engine) stop(cancel context.CancelFunc) {
 	e.mu.Unlock()
 	e.wg.Wait()
 	e.tr.CloseIdleConnections()
+	e.rpc.CloseIdleConnections()
 	if e.ep.Close != nil {
 		if err := e.ep.Close(); err != nil {
 			e.o.Log.Debug("close connection", "node", e.node.Name, "error", err)
@@ -217,6 +220,7 @@ func (h *hungError) Unwrap() error { return h.err }
 // fail notes a failed session and tells whether the node counts as lost.
 func (e *Engine) fail(err error) bool {
 	e.tr.CloseIdleConnections()
+	e.rpc.CloseIdleConnections()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.failures++

@@ -57,6 +57,8 @@ func (e *requestError) InvalidParameter() {}
 
 var errHTTP2 = &requestError{what: "a stream with input needs HTTP/1.1: this connection is HTTP/2, which cannot be upgraded"}
 
+var errNoHTTP2 = errors.New("it is not reached by HTTP/2")
+
 // drainError refuses a stream that comes after Drain: a 503.
 type drainError struct{}
 

@@ -20,6 +20,8 @@ type Target struct {
 	Name string
 	// Transport carries plain requests; NewTransport makes a fitting one.
 	Transport http.RoundTripper
+	// HTTP2 carries gRPC; NewHTTP2Transport makes a fitting one. Nil if there is none.
+	HTTP2 http.RoundTripper
 	// Dial opens a fresh connection for a request that may become a stream. The connection must have CloseWrite, or the
 	// end of a client's input could not be passed on.
 	Dial func(ctx context.Context) (net.Conn, error)
@@ -29,6 +31,8 @@ type Target struct {
 type Options struct {
 	// Hijack says that the route may answer with a raw stream without being asked by an Upgrade header: attach, exec start.
 	Hijack bool
+	// HTTP2 says that the engine must get the request by HTTP/2, as gRPC does: with its trailers, and both ways at once.
+	HTTP2 bool
 	// Modify is called once, when the engine's head is in and before anything is written to the client. It may edit the
 	// head, replace the body, wait, or refuse with an error, which Forward returns. One that replaces Body sets
 	// ContentLength too (-1 when unknown); the Content-Length header follows. For a stream the body is empty, and only
@@ -46,6 +50,12 @@ type Options struct {
 // Forward panics with http.ErrAbortHandler, so that half an answer is never taken for a whole one.
 func Forward(w http.ResponseWriter, r *http.Request, t Target, o Options) error {
 	switch {
+	case o.HTTP2:
+		if t.HTTP2 == nil {
+			return &NotSentError{t.Name, errNoHTTP2}
+		}
+		t.Transport = t.HTTP2
+		return forwardPlain(w, r, t, o)
 	case !o.Hijack && !asksUpgrade(r):
 		return forwardPlain(w, r, t, o)
 	case r.ProtoMajor < 2:
