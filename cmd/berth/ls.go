@@ -154,8 +154,13 @@ func row(ctx context.Context, f found, masters map[string]string) lsRow {
 	if st.Engine.Version != "" {
 		r.DockerVersion = "v" + st.Engine.Version
 	}
-	if st.Err != nil {
+	switch {
+	case st.Err != nil && st.Warning != nil && aboutCertificates(st.Err):
+		r.Error = oneLine(st.Warning) + ": " + oneLine(st.Err)
+	case st.Err != nil:
 		r.Error = oneLine(st.Err)
+	case st.Warning != nil:
+		r.Error = oneLine(st.Warning)
 	}
 	endpoint := os.Getenv("DOCKER_HOST")
 	switch {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -36,11 +37,26 @@ func (p *program) runRegenerateCerts(ctx context.Context, names []string, force,
 	}
 	p.say("Regenerating TLS certificates")
 	if client {
-		if err := machine.RenewClientCert(ctx, hosts[0].store, hosts[0].Machine); err != nil {
+		if err := p.renewClientCerts(ctx, hosts); err != nil {
 			return err
 		}
 	}
 	return each(ctx, hosts, func(ctx context.Context, h host) error {
 		return machine.RenewCerts(ctx, h.store, h.driver, h.Machine, p.about(h))
 	})
+}
+
+// renewClientCerts renews what the machines' clients have: one certificate for all, but for machines that brought their own.
+func (p *program) renewClientCerts(ctx context.Context, hosts []host) error {
+	var renewed []string
+	for _, h := range hosts {
+		if slices.Contains(renewed, h.Auth.ClientCertPath) {
+			continue
+		}
+		renewed = append(renewed, h.Auth.ClientCertPath)
+		if err := machine.RenewClientCert(ctx, h.store, h.Machine, p.about(h)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

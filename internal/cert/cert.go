@@ -53,6 +53,21 @@ func ParseKeys(s string) (Keys, error) {
 	return "", fmt.Errorf("keys of type %q: want ecdsa or rsa", s)
 }
 
+// KeysOf is the kind of key that a certificate was made for; "" for one that is neither, or no certificate.
+func KeysOf(certPEM []byte) Keys {
+	c, err := parse(certPEM)
+	if err != nil {
+		return ""
+	}
+	switch c.PublicKeyAlgorithm {
+	case x509.RSA:
+		return RSA
+	case x509.ECDSA:
+		return ECDSA
+	}
+	return ""
+}
+
 func (k Keys) generate() (crypto.Signer, error) {
 	if k == RSA {
 		return rsa.GenerateKey(rand.Reader, rsaBits)

@@ -1,6 +1,7 @@
 package cert_test
 
 import (
+	"cmp"
 	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
@@ -336,6 +337,9 @@ func TestRSAAndECDSAMix(t *testing.T) {
 				want = "RSA PRIVATE KEY"
 			}
 			for _, p := range []cert.Pair{server, client} {
+				if got := cert.KeysOf(p.Cert); got != cmp.Or(kind, cert.ECDSA) {
+					t.Errorf("keys of kind %q are told to be %q", kind, got)
+				}
 				if block, _ := pem.Decode(p.Key); block == nil || block.Type != want {
 					t.Errorf("key of kind %q is a PEM of %v, want %s", kind, block, want)
 				}

@@ -39,7 +39,7 @@ func (s *Store) ensureAuthority(ctx context.Context, a AuthOptions, progress fun
 	defer unlock()
 	if !exists(a.CaCertPath) {
 		progress("Creating CA: " + a.CaCertPath)
-		ca, err := cert.NewAuthority(user())
+		ca, err := s.Keys.NewAuthority(user())
 		if err != nil {
 			return fmt.Errorf("create the certificate authority: %w", err)
 		}
@@ -47,7 +47,13 @@ func (s *Store) ensureAuthority(ctx context.Context, a AuthOptions, progress fun
 			return fmt.Errorf("create the certificate authority: %w", err)
 		}
 	}
-	if exists(a.ClientCertPath) && exists(a.ClientKeyPath) && !expired(a.ClientCertPath) {
+	if err := renewAuthority(a, progress); err != nil {
+		return err
+	}
+	switch {
+	case !exists(a.ClientCertPath) || !exists(a.ClientKeyPath) || ends(a.ClientCertPath, 0):
+	case ends(a.ClientCertPath, renewBefore) && exists(a.CaPrivateKeyPath):
+	default:
 		return nil
 	}
 	progress("Creating client certificate: " + a.ClientCertPath)
@@ -59,7 +65,7 @@ func (s *Store) newClientCert(a AuthOptions) error {
 	if err != nil {
 		return fmt.Errorf("create the client certificate: %w", err)
 	}
-	client, err := cert.NewClient(ca, user()+".<bootstrap>")
+	client, err := s.keysFor(a.ClientCertPath, ca).NewClient(ca, user()+".<bootstrap>")
 	if err != nil {
 		return fmt.Errorf("create the client certificate: %w", err)
 	}
@@ -69,7 +75,8 @@ func (s *Store) newClientCert(a AuthOptions) error {
 	return nil
 }
 
-// readAuthority reads the authority to sign with. One that has run out is not replaced unasked: that would cut off all machines.
+// readAuthority reads the authority to sign with. One that has run out and could not be renewed is not replaced unasked: that would cut
+// off all machines.
 func readAuthority(a AuthOptions) (cert.Pair, error) {
 	pem, err := os.ReadFile(a.CaCertPath)
 	if err != nil {
@@ -123,7 +130,7 @@ func (s *Store) giveServerCert(m *Machine) error {
 	if err != nil {
 		return fmt.Errorf("server certificate of %s: %w", m.Name, err)
 	}
-	pair, err := cert.NewServer(ca, user()+"."+m.Name, s.serverNames(m))
+	pair, err := s.keysFor(m.Auth.ServerCertPath, ca).NewServer(ca, user()+"."+m.Name, s.serverNames(m))
 	if err != nil {
 		return fmt.Errorf("server certificate of %s: %w", m.Name, err)
 	}
@@ -135,7 +142,7 @@ func (s *Store) giveServerCert(m *Machine) error {
 
 // serverNames are the names and addresses a client may know the engine by.
 func (s *Store) serverNames(m *Machine) []string {
-	return append([]string{m.Host(), "localhost", "127.0.0.1", m.Name}, m.Auth.ServerCertSANs...)
+	return append([]string{m.Host(), "localhost", "127.0.0.1", "::1", m.Name}, m.Auth.ServerCertSANs...)
 }
 
 // CertFiles are the client's files for this machine. They are looked for in the machine's folder wherever the record says it is:
@@ -150,10 +157,7 @@ func (s *Store) ClientTLS(m *Machine) (*tls.Config, error) {
 	if !m.UsesTLS() {
 		return nil, nil //nolint:nilnil // no TLS is an answer
 	}
-	files := s.CertFiles(m)
-	if !exists(files.Cert) { // docker-machine's driver none makes no copies
-		files = CertFiles{m.Auth.CaCertPath, m.Auth.ClientCertPath, m.Auth.ClientKeyPath}
-	}
+	files := s.clientFiles(m)
 	ca, err := os.ReadFile(files.CA)
 	if err != nil {
 		return nil, fmt.Errorf("certificates of %s: %w", m.Name, err)
@@ -169,19 +173,42 @@ func (s *Store) ClientTLS(m *Machine) (*tls.Config, error) {
 	return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }
 
+// clientFiles are CertFiles, or where docker-machine has them for its driver none, of which it makes no copies.
+func (s *Store) clientFiles(m *Machine) CertFiles {
+	files := s.CertFiles(m)
+	if !exists(files.Cert) {
+		return CertFiles{m.Auth.CaCertPath, m.Auth.ClientCertPath, m.Auth.ClientKeyPath}
+	}
+	return files
+}
+
+// ReadClientFiles are the client's certificates for this machine, in PEM.
+func (s *Store) ReadClientFiles(m *Machine) (ca, crt, key []byte, err error) {
+	files := s.clientFiles(m)
+	for _, f := range []struct {
+		path string
+		data *[]byte
+	}{{files.CA, &ca}, {files.Cert, &crt}, {files.Key, &key}} {
+		if *f.data, err = os.ReadFile(f.path); err != nil {
+			return nil, nil, nil, fmt.Errorf("certificates of %s: %w", m.Name, err)
+		}
+	}
+	return ca, crt, key, nil
+}
+
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// expired tells whether the certificate in path has run out or cannot be read.
-func expired(path string) bool {
+// ends tells whether the certificate in path has run out in a while, or cannot be read.
+func ends(path string, in time.Duration) bool {
 	pem, err := os.ReadFile(path)
 	if err != nil {
 		return true
 	}
 	end, err := cert.Expiry(pem)
-	return err != nil || time.Now().After(end)
+	return err != nil || time.Until(end) < in
 }
 
 // user is the organisation that certificates are made out to.

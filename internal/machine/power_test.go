@@ -100,7 +100,7 @@ func TestRemove(t *testing.T) {
 func TestRenewCerts(t *testing.T) {
 	s, p := open(t), newProvider(t)
 	m := mustCreate(t, s, p, "web1")
-	if err := machine.RenewClientCert(t.Context(), s, m); err != nil {
+	if err := machine.RenewClientCert(t.Context(), s, m, func(string) {}); err != nil {
 		t.Fatal(err)
 	}
 	if err := machine.RenewCerts(t.Context(), s, p, m, func(string) {}); err != nil {

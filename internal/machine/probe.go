@@ -29,13 +29,16 @@ type Status struct {
 	URL    string // "" unless the machine runs
 	Engine Engine
 	Err    error // why State is Error or Timeout, or why Engine is unknown
-	Took   time.Duration
+	// Warning is what will be wrong soon, or an expired certificate that Err may come of.
+	Warning error
+	Took    time.Duration
 }
 
 // Ask finds out the machine's state, and its engine's version when it runs. It ends with ctx.
 func Ask(ctx context.Context, s *Store, drv Driver, m *Machine) Status {
 	began := time.Now()
 	st := ask(ctx, s, drv, m)
+	st.Warning = s.Expiring(m)
 	st.Took = time.Since(began)
 	if ctx.Err() != nil {
 		st.State = StateTimeout
