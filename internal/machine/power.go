@@ -168,13 +168,3 @@ func RenewCerts(ctx context.Context, s *Store, drv Driver, m *Machine, progress 
 	}
 	return nil
 }
-
-// RenewClientCert replaces the client's certificate of the store.
-func RenewClientCert(ctx context.Context, s *Store, m *Machine) error {
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return s.newClientCert(m.Auth)
-}

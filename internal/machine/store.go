@@ -16,6 +16,8 @@ import (
 
 	"github.com/gofrs/flock"
 	"github.com/maruel/natural"
+
+	"berth/internal/cert"
 )
 
 // Store is a directory of machines in docker-machine's layout. Reading it never writes to it.
@@ -23,6 +25,8 @@ type Store struct {
 	dir string
 	// Provisioner reaches into the machines over SSH. Without one, engines are brought only to hosts whose drivers do that.
 	Provisioner Provisioner
+	// Keys is the kind of keys for new certificates; "" keeps to what there is.
+	Keys cert.Keys
 }
 
 // NotExistError says that the store has no machine of that name.
