@@ -81,6 +81,7 @@ func (k *keys) key(out []byte, b byte) []byte {
 		return out
 	case k.state == tilde && b == '.':
 		k.leave()
+		k.state = inLine
 		return out
 	case k.state == tilde && b != '~':
 		out = append(out, '~')

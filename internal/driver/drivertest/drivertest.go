@@ -44,6 +44,7 @@ func Run(t *testing.T, prepare func(t *testing.T) Subject) {
 		"two machines live side by side":                 testTwo,
 		"power goes off and on":                          testPower,
 		"an engine can be run again":                     testRunAgain,
+		"programs get in":                                testEnter,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, prepare) })
 	}
