@@ -22,9 +22,11 @@ type CreateOptions struct {
 	Values     map[string]any // the driver's flags
 	Engine     EngineOptions
 	Swarm      SwarmOptions
-	Auth       AuthOptions // paths that are not where they usually are; SANs
-	Keep       bool        // leave what a failed create made
-	Plain      bool        // change nothing on the host: its engine is used as it is, through SSH
+	Auth       AuthOptions   // paths that are not where they usually are; SANs
+	Keep       bool          // leave what a failed create made
+	Plain      bool          // change nothing on the host: its engine is used as it is, through SSH
+	TTL        time.Duration // how long the machine is to be there; 0 is for good
+	IdleStop   time.Duration // how long its engine may have nothing to run; 0 is for good
 	Progress   func(line string)
 }
 
@@ -55,6 +57,9 @@ func Create(ctx context.Context, s *Store, drv Driver, o CreateOptions) error {
 	}
 	if err := checkLabels(o.Engine.Labels); err != nil {
 		return err
+	}
+	if _, ok := drv.(Power); !ok && o.IdleStop > 0 {
+		return fmt.Errorf("create %s: driver %s cannot stop a host, also not one that is idle", o.Name, o.DriverName)
 	}
 	if _, runs := drv.(EngineRunner); runs && o.Plain {
 		return fmt.Errorf("create %s: driver %s runs the engines of its hosts itself, so that there is nothing to leave as it is", o.Name, o.DriverName)
@@ -165,6 +170,7 @@ func checkLabels(labels []string) error {
 func (s *Store) draft(o CreateOptions) *Machine {
 	dir := s.MachineDir(o.Name)
 	m := &Machine{Name: o.Name, DriverName: o.DriverName, Engine: o.Engine, Swarm: o.Swarm, Plain: o.Plain, doc: object{}}
+	m.Life = newLifetime(o.TTL, o.IdleStop)
 	m.Instance = Instance{Name: o.Name, Dir: dir}
 	m.Engine.TlsVerify = true
 	m.Auth = s.centralAuth(o.Auth)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"berth/internal/cert"
 )
@@ -120,6 +121,7 @@ func powerState(ctx context.Context, s *Store, drv Driver, m *Machine) (State, e
 // settle stores what a start has changed and waits for the engine. A new address needs a new server certificate.
 func (s *Store) settle(ctx context.Context, drv Driver, m *Machine, i Instance, progress func(string)) error {
 	m.setInstance(i)
+	m.Life.IdleSince = time.Time{} // somebody wants it
 	if err := s.Save(m); err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ type Machine struct {
 	Unfinished, Problem string
 	// Plain says that nothing is changed on the host: its engine is used as it is, through SSH.
 	Plain bool
+	Life  Lifetime
 
 	doc object // the file as it was read
 }
@@ -74,6 +75,7 @@ type own struct {
 	Unfinished string    `json:",omitempty"`
 	Problem    string    `json:",omitempty"`
 	Plain      bool      `json:",omitempty"`
+	Life       lifeNote  `json:",omitzero"`
 	Host       *hostNote `json:",omitempty"`
 }
 
@@ -188,11 +190,13 @@ func parse(name, dir string, data []byte) (*Machine, error) {
 	if err := m.doc.read("Berth", &note); err != nil {
 		return nil, err
 	}
-	if err := m.readInstance(dir, note.Host); err != nil {
+	err := m.readInstance(dir, note.Host)
+	if err != nil {
 		return nil, err
 	}
 	m.Unfinished, m.Problem, m.Plain = note.Unfinished, note.Problem, note.Plain
-	return m, nil
+	m.Life, err = note.Life.read()
+	return m, err
 }
 
 func (m *Machine) readOptions() error {
@@ -301,7 +305,7 @@ func (m *Machine) encode(storeDir string) ([]byte, error) {
 		return nil, err
 	}
 	delete(doc, "Berth")
-	if note := (own{m.Unfinished, m.Problem, m.Plain, m.hostNote()}); note != (own{}) {
+	if note := (own{m.Unfinished, m.Problem, m.Plain, m.Life.note(), m.hostNote()}); note != (own{}) {
 		if err := doc.set("Berth", note); err != nil {
 			return nil, err
 		}
