@@ -40,19 +40,37 @@ type Here struct{}
 
 var _ Tree = Here{}
 
-// Stat and the others are those of package os.
-func (Here) Stat(path string) (fs.FileInfo, error)      { return os.Stat(path) }
-func (Here) RealPath(path string) (string, error)       { return filepath.EvalSymlinks(path) }
-func (Here) Match(pattern string) ([]string, error)     { return filepath.Glob(pattern) }
-func (Here) Open(path string) (io.ReadCloser, error)    { return os.Open(path) }
+// Stat follows links.
+func (Here) Stat(path string) (fs.FileInfo, error) { return os.Stat(path) }
+
+// RealPath is the path without links.
+func (Here) RealPath(path string) (string, error) { return filepath.EvalSymlinks(path) }
+
+// Match lists what a pattern means here.
+func (Here) Match(pattern string) ([]string, error) { return filepath.Glob(pattern) }
+
+// Open opens a file for reading.
+func (Here) Open(path string) (io.ReadCloser, error) { return os.Open(path) }
+
+// Create makes or empties a file.
 func (Here) Create(path string) (io.WriteCloser, error) { return os.Create(path) }
-func (Here) Mkdir(path string) error                    { return os.Mkdir(path, 0o700) }
-func (Here) Chmod(path string, mode fs.FileMode) error  { return os.Chmod(path, mode) }
+
+// Mkdir makes a directory, for us alone.
+func (Here) Mkdir(path string) error { return os.Mkdir(path, 0o700) }
+
+// Chmod sets the mode.
+func (Here) Chmod(path string, mode fs.FileMode) error { return os.Chmod(path, mode) }
+
+// Chtimes sets the times.
 func (Here) Chtimes(path string, read, written time.Time) error {
 	return os.Chtimes(path, read, written)
 }
+
+// Join makes a path of its elements.
 func (Here) Join(elements ...string) string { return filepath.Join(elements...) }
-func (Here) Base(path string) string        { return filepath.Base(path) }
+
+// Base is the last element.
+func (Here) Base(path string) string { return filepath.Base(path) }
 
 // ReadDir lists what is in a directory, sorted by name.
 func (Here) ReadDir(path string) ([]fs.FileInfo, error) {

@@ -181,11 +181,12 @@ func (s *session) forwardAgent(ctx context.Context) error {
 
 // joinAgent connects one channel from the host with the agent.
 func (t *transport) joinAgent(incoming gossh.NewChannel) {
-	local, err := net.Dial("unix", t.agent)
+	held, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: t.agent, Net: "unix"})
 	if err != nil {
 		incoming.Reject(gossh.ConnectionFailed, err.Error()) //nolint:errcheck // nobody else is to be told
 		return
 	}
+	var local net.Conn = held
 	ch, requests, err := incoming.Accept()
 	if err != nil {
 		local.Close()
