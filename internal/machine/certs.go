@@ -83,6 +83,9 @@ func readAuthority(a AuthOptions) (cert.Pair, error) {
 		return cert.Pair{}, fmt.Errorf("certificate authority: %w", err)
 	}
 	key, err := os.ReadFile(a.CaPrivateKeyPath)
+	if errors.Is(err, fs.ErrNotExist) {
+		return cert.Pair{}, fmt.Errorf("key of the certificate authority: %s is not here: certificates are renewed on the computer that has it, or after an import of what was exported with --with-ca-key", a.CaPrivateKeyPath)
+	}
 	if err != nil {
 		return cert.Pair{}, fmt.Errorf("key of the certificate authority: %w", err)
 	}
