@@ -138,6 +138,9 @@ func parseCreation(r *request) (*creation, error) {
 	if err := decodeBody(b, &c.config); err != nil {
 		return nil, err
 	}
+	if err := checkImage(c.config.Image); err != nil {
+		return nil, err
+	}
 	maps.DeleteFunc(c.config.Labels, func(k, _ string) bool {
 		return strings.HasPrefix(k, fleet.LabelPrefix) && k != fleet.LabelGroup
 	})

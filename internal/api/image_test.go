@@ -437,3 +437,15 @@ func TestRowsKeepWhatWeDoNotKnow(t *testing.T) {
 		t.Errorf("row without names = %s, %v, want the placeholder of old engines", got, err)
 	}
 }
+
+func TestWhatNoImageCanBeCalledIsInvalid(t *testing.T) {
+	f := newFleet(t, 1)
+	for ref, want := range map[string]string{
+		"Upper":                    "invalid reference format: repository name (library/Upper) must be lowercase",
+		"a//b":                     "invalid reference format",
+		strings.Repeat("x", 300):   "repository name must not be more than 255 characters",
+		strings.Repeat("x", 1<<20): "invalid reference format: 1048576 characters are more than a reference can have",
+	} {
+		f.fails("POST", "/containers/create", map[string]any{"Image": ref}, 400, want)
+	}
+}

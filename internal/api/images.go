@@ -292,6 +292,20 @@ func shownRef(ref string) string {
 	return ref
 }
 
+// longestRef is more than any reference has: 255 characters of name, 128 of tag, and a digest.
+const longestRef = 1024
+
+// checkImage refuses what no image can be called, in the engine's words. A 404 would send the client to a registry for it.
+func checkImage(ref string) error {
+	if len(ref) > longestRef {
+		return invalidf("invalid reference format: %d characters are more than a reference can have", len(ref))
+	}
+	if _, err := reference.ParseAnyReference(ref); ref != "" && err != nil {
+		return invalid(err.Error())
+	}
+	return nil
+}
+
 // noSuchImage is the engine's text for a create.
 func noSuchImage(ref string) error {
 	if named, err := reference.ParseNormalizedNamed(ref); err == nil {

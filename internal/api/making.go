@@ -23,6 +23,9 @@ type making struct {
 	group  string
 }
 
+// longestName is what a volume's folder can be called. Engines find out by trying, and answer that it was their fault.
+const longestName = 255
+
 // parseMaking reads what placement needs. Of the body only a node before the name, and labels that are berth's own, are
 // rewritten.
 func (s *Server) parseMaking(r *request, kind fleet.Kind) (*making, error) {
@@ -49,6 +52,9 @@ func (s *Server) parseMaking(r *request, kind fleet.Kind) (*making, error) {
 		m.pinned = n
 		_, m.name, _ = strings.Cut(b.Name, "/")
 		o.Set("Name", m.name)
+	}
+	if len(m.name) > longestName {
+		return nil, invalidf("the name of a %s can have %d characters, not %d", kind, longestName, len(m.name))
 	}
 	m.cleanLabels()
 	m.group = groupOf(m.labels)

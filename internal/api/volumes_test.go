@@ -70,6 +70,7 @@ func TestVolumeErrorsAreTheEngines(t *testing.T) {
 	f.fails("POST", "/volumes/create", nil, 400, "got EOF while reading request body")
 	f.fails("POST", "/volumes/create", map[string]any{"Name": "a"}, 400,
 		"create a: volume name is too short, names should be at least two alphanumeric characters")
+	f.fails("POST", "/volumes/create", map[string]any{"Name": strings.Repeat("x", 256)}, 400, "the name of a volume can have 255 characters, not 256")
 	f.fails("PUT", "/v1.41/volumes/x1", map[string]any{}, 503, notManager)
 	f.fails("POST", "/volumes/create", map[string]any{"Name": "x1", "ClusterVolumeSpec": map[string]any{}}, 503, notManager)
 }
