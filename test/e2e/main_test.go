@@ -18,6 +18,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -63,13 +64,17 @@ func outside() (int, error) {
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
 		Pdeathsig:  syscall.SIGKILL,
 	}
-	err := cmd.Run()
+	code, err := exitCode(cmd.Run())
 	for dir := range cgroups() {
-		if !before[dir] {
-			removeCgroup(dir)
+		if before[dir] {
+			continue
 		}
+		if code == 0 { // a suite that was ended in its midst leaves them
+			code, err = 1, errors.Join(err, fmt.Errorf("a cgroup was left behind: %s", dir))
+		}
+		removeCgroup(dir)
 	}
-	return exitCode(err)
+	return code, err
 }
 
 // initProcess prepares the namespaces, runs the tests and reaps what is left without a parent.
@@ -161,7 +166,46 @@ func suite(m *testing.M) int {
 			code = 1
 		}
 	}
+	if left := leftovers(); len(left) > 0 {
+		fmt.Fprintf(os.Stderr, "e2e: left behind:\n%s\n", strings.Join(left, "\n"))
+		code = 1
+	}
 	return code
+}
+
+// leftovers are what the machines and managers of the tests should have taken with them. The kernel would end it all in a
+// moment, so this is the last time that it can be seen. What is ending gets a moment to end.
+func leftovers() (left []string) {
+	for range 50 {
+		if left = look(); len(left) == 0 {
+			return nil
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return left
+}
+
+func look() []string {
+	var left []string
+	for what, script := range map[string]string{
+		"process":           "pgrep -a 'dockerd|containerd|docker-proxy|runc|berth|sshd'",
+		"mount":             "grep berth /proc/self/mounts",
+		"iptables rule":     "iptables-save | grep '^-A'",
+		"link":              "ip -o link show | grep -v ': lo:'",
+		"network namespace": "ls /run/netns | grep .",
+		"file":              "find /run/berth ! -type d",
+	} {
+		cmd := exec.CommandContext(context.Background(), "sh", "-c", script+" 2>/dev/null")
+		out, err := cmd.Output()
+		var failed *exec.ExitError
+		if err != nil && !errors.As(err, &failed) { // to find nothing is a failure, too
+			left = append(left, err.Error())
+		}
+		for line := range strings.Lines(string(out)) {
+			left = append(left, what+": "+strings.TrimSpace(line))
+		}
+	}
+	return left
 }
 
 // cgroups lists the cgroups that berth made for machines.
