@@ -86,6 +86,7 @@ func (p *program) hint(err error) string {
 		exists     *machine.ExistsError
 		unfinished *machine.UnfinishedError
 		usage      *usageError
+		noUpgrade  *machine.NoUpgradeError
 	)
 	switch {
 	case errors.As(err, &missing):
@@ -94,6 +95,10 @@ func (p *program) hint(err error) string {
 		return fmt.Sprintf("\nUse another name, or remove that machine: %s rm %s", p.name, exists.Name)
 	case errors.As(err, &unfinished):
 		return fmt.Sprintf("\nThe machine is in the list as Error. Remove it with: %s rm %s", p.name, unfinished.Name)
+	case errors.As(err, &noUpgrade) && !noUpgrade.Plain:
+		if _, here := p.drivers[noUpgrade.DriverName].(machine.Enterer); here {
+			return fmt.Sprintf("\nIt runs this computer's own dockerd: upgrade that package here (apt-get install --only-upgrade docker.io, or docker-ce), then: %s restart %s", p.name, noUpgrade.Name)
+		}
 	case errors.As(err, &usage):
 		return fmt.Sprintf("\nSee '%s --help'.", usage.help)
 	}
