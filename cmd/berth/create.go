@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -26,6 +27,10 @@ type createFlags struct {
 	engine machine.EngineOptions
 	swarm  machine.SwarmOptions
 	agent  bool
+
+	noContext     bool
+	ttl, idleStop span
+	progress      progressFlags
 }
 
 func (p *program) createCmd() *cobra.Command {
@@ -99,6 +104,10 @@ func (f *createFlags) define(fs *pflag.FlagSet, driver string) {
 	fs.StringVar(&e.StorageDriver, "engine-storage-driver", "", "Storage `DRIVER` of the engine")
 	fs.StringArrayVar(&e.Env, "engine-env", nil, "Environment of the engine, `NAME=VALUE` (repeatable)")
 	fs.StringVar(&e.InstallURL, "engine-install-url", cmp.Or(os.Getenv("MACHINE_DOCKER_INSTALL_URL"), defaultInstallURL), "`URL` of the script that installs an engine where there is none [$MACHINE_DOCKER_INSTALL_URL]")
+	fs.Var(&f.ttl, "ttl", "Let berth gc remove the machine after this `TIME`: 8h, 2d")
+	fs.Var(&f.idleStop, "idle-stop", "Let berth gc stop the machine once it ran no container for this `TIME`: 30m")
+	fs.BoolVar(&f.noContext, "no-context", false, "Make no docker context")
+	f.progress.define(fs)
 	f.defineSwarm(fs)
 }
 
@@ -133,25 +142,41 @@ func (p *program) runCreate(ctx context.Context, drv machine.Driver, f *createFl
 		return err
 	}
 	f.swarm.IsSwarm, f.swarm.Agent = f.agent || f.swarm.Master, f.agent
-	auth := p.auth
-	auth.ServerCertSANs = f.sans
 	for _, name := range names { // before the first is made
 		if err := s.CheckNew(name); err != nil {
 			return err
 		}
 	}
-	steps := term.NewProgress(p.out, names)
-	err = each(ctx, names, func(ctx context.Context, name string) error {
-		return machine.Create(ctx, s, drv, machine.CreateOptions{
-			Name: name, DriverName: f.driver, Values: values, Engine: f.engine, Swarm: f.swarm, Auth: auth,
-			Keep: f.keep, Progress: steps.For(name),
-		})
+	style, err := f.progress.parse(p)
+	if err != nil {
+		return err
+	}
+	err = p.showing(style, names, func(steps *term.Progress) error {
+		return p.createAll(ctx, s, drv, f, values, names, steps)
 	})
 	if err != nil {
 		return err
 	}
-	p.afterCreate(f, names)
+	if !f.noContext && !p.dropIn() {
+		p.offerMachineContexts(s, names...)
+	}
+	if style == term.Auto || style == term.Plain {
+		p.afterCreate(f, names)
+	}
 	return nil
+}
+
+func (p *program) createAll(ctx context.Context, s *machine.Store, drv machine.Driver, f *createFlags, values map[string]any, names []string, steps *term.Progress) error {
+	auth := p.auth
+	auth.ServerCertSANs = f.sans
+	return each(ctx, names, func(ctx context.Context, name string) (err error) {
+		defer func() { steps.Done(name, err) }()
+		return machine.Create(ctx, s, drv, machine.CreateOptions{
+			Name: name, DriverName: f.driver, Values: values, Engine: f.engine, Swarm: f.swarm, Auth: auth,
+			Keep: f.keep, Progress: steps.For(name),
+			TTL: time.Duration(f.ttl), IdleStop: time.Duration(f.idleStop),
+		})
+	})
 }
 
 // afterCreate says what to do with the new machines.

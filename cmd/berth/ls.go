@@ -25,6 +25,7 @@ func lsColumns() term.Columns {
 		"Name": "NAME", "Active": "ACTIVE", "ActiveHost": "ACTIVE_HOST", "ActiveSwarm": "ACTIVE_SWARM", "DriverName": "DRIVER",
 		"State": "STATE", "URL": "URL", "SwarmOptions": "SWARM_OPTIONS", "Swarm": "SWARM", "EngineOptions": "ENGINE_OPTIONS",
 		"Error": "ERRORS", "DockerVersion": "DOCKER", "ResponseTime": "RESPONSE",
+		"TTL": "TTL", "IdleStop": "IDLE_STOP",
 	}
 }
 
@@ -43,6 +44,8 @@ type lsRow struct {
 	Error         string
 	DockerVersion string
 	ResponseTime  time.Duration
+	TTL           string // what is left of it
+	IdleStop      string
 }
 
 type lsOptions struct {
@@ -151,6 +154,7 @@ func row(ctx context.Context, f found, masters map[string]string) lsRow {
 		SwarmOptions: f.host.Swarm, Swarm: swarmCell(f.host.Machine, masters), EngineOptions: f.host.Engine,
 		Active: "-", DockerVersion: "Unknown", ResponseTime: st.Took,
 	}
+	r.TTL, r.IdleStop = lifeCells(f.host.Life)
 	if st.Engine.Version != "" {
 		r.DockerVersion = "v" + st.Engine.Version
 	}
@@ -172,6 +176,20 @@ func row(ctx context.Context, f found, masters map[string]string) lsRow {
 		r.Active, r.ActiveSwarm = "* (swarm)", true
 	}
 	return r
+}
+
+// lifeCells say how long a machine still has, and how long it may be idle; "" for good.
+func lifeCells(l machine.Lifetime) (ttl, idleStop string) {
+	if !l.Expires.IsZero() {
+		ttl = "over"
+		if left := time.Until(l.Expires); left > 0 {
+			ttl = spanText(left)
+		}
+	}
+	if l.IdleStop > 0 {
+		idleStop = spanText(l.IdleStop)
+	}
+	return ttl, idleStop
 }
 
 func brokenRow(f found) lsRow {

@@ -36,6 +36,7 @@ func (p *program) runRegenerateCerts(ctx context.Context, names []string, force,
 		}
 	}
 	p.say("Regenerating TLS certificates")
+	defer p.refreshContexts(hosts[0].store)
 	if client {
 		if err := p.renewClientCerts(ctx, hosts); err != nil {
 			return err

@@ -44,7 +44,11 @@ func (p *program) runRm(ctx context.Context, names []string, force, yes bool) er
 		}
 	}
 	err = each(ctx, names, func(ctx context.Context, name string) error {
-		if err := p.remove(ctx, s, name, force); err != nil {
+		err := p.remove(ctx, s, name, force)
+		if !s.Exists(name) {
+			p.dropContext(s, name)
+		}
+		if err != nil {
 			return &removeError{name, err}
 		}
 		p.say("Successfully removed %s", name)

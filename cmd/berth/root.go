@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"berth/internal/cert"
 	"berth/internal/machine"
+	"berth/internal/term"
 )
 
 // program is one run of berth: what came from outside, and where its answers go.
@@ -31,8 +34,10 @@ type program struct {
 	debug       bool
 	nativeSSH   bool
 	auth        machine.AuthOptions
+	keyType     string
 
-	mu sync.Mutex // one line at a time from machines that are worked on together
+	mu    sync.Mutex     // one line at a time from machines that are worked on together
+	steps *term.Progress // what is drawn on the terminal just now, if anything
 }
 
 // execute reads the command line and runs its command.
@@ -81,6 +86,7 @@ func (p *program) rootCmd() *cobra.Command {
 	})
 	p.globalFlags(root.PersistentFlags())
 	root.AddCommand(p.machineCommands()...)
+	root.AddCommand(p.extraCommands()...)
 	root.AddCommand(p.fleetCommands()...)
 	for _, cmd := range root.Commands() {
 		cmd.DisableFlagsInUseLine = true // Use says it, as docker-machine does
@@ -110,6 +116,7 @@ func (p *program) globalFlags(f *pflag.FlagSet) {
 	f.StringVar(&p.auth.ClientKeyPath, "tls-client-key", "", "Its private key [$MACHINE_TLS_CLIENT_KEY]")
 	native, err := strconv.ParseBool(os.Getenv("MACHINE_NATIVE_SSH"))
 	f.BoolVar(&p.nativeSSH, "native-ssh", native || err != nil, "Use berth's own SSH; =false runs this computer's ssh and scp [$MACHINE_NATIVE_SSH]")
+	f.StringVar(&p.keyType, "tls-key-type", "", "Keys of new certificates: ecdsa or rsa [$MACHINE_TLS_KEY_TYPE] (default what the store has, else ecdsa)")
 	// docker-machine has these, and programs that run it pass them; berth sends no crash reports and asks GitHub nothing.
 	f.String("bugsnag-api-token", "", "")
 	f.String("github-api-token", "", "")
@@ -131,6 +138,10 @@ func (p *program) readEnvironment() error {
 		if _, err := strconv.ParseBool(v); err != nil {
 			return fmt.Errorf("MACHINE_NATIVE_SSH=%s: want true or false", v)
 		}
+	}
+	p.keyType = cmp.Or(p.keyType, os.Getenv("MACHINE_TLS_KEY_TYPE"))
+	if _, err := cert.ParseKeys(p.keyType); err != nil {
+		return fmt.Errorf("--tls-key-type: %w", err)
 	}
 	for _, path := range []struct {
 		value *string
@@ -192,7 +203,14 @@ func (p *program) debugf(format string, args ...any) {
 func (p *program) line(w io.Writer, format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fmt.Fprintf(w, format+"\n", args...) //nolint:errcheck // work goes on when nobody reads any more
+	write := func() {
+		fmt.Fprintf(w, format+"\n", args...) //nolint:errcheck // work goes on when nobody reads any more
+	}
+	if p.steps != nil {
+		p.steps.Above(write)
+		return
+	}
+	write()
 }
 
 // longFlags turns -name into --name where a flag is called so. docker-machine took both, pflag takes only the second. What is

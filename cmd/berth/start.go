@@ -36,6 +36,7 @@ func (p *program) onHosts(ctx context.Context, names []string, do func(context.C
 	if err != nil {
 		return err
 	}
+	defer p.refreshContexts(hosts[0].store)
 	return each(ctx, hosts, do)
 }
 
