@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,6 +95,27 @@ func TestAMachineMovesToAnotherStore(t *testing.T) {
 	if _, err := there.AskEngine(t.Context(), got); err != nil {
 		t.Errorf("after a renewal that failed: %v", err)
 	}
+	// But what it has is good enough to go on with, also under another name.
+	got = mustImport(t, there, archive, "web2")
+	if err := machine.Provision(t.Context(), there, aliased{p, "web1"}, got, func(string) {}); err != nil {
+		t.Errorf("provision with the certificate that there is: %v", err)
+	}
+}
+
+// aliased is a provider that knows a machine by its first name.
+type aliased struct {
+	*provider
+	name string
+}
+
+func (a aliased) State(ctx context.Context, i machine.Instance) (machine.State, error) {
+	i.Name = a.name
+	return a.provider.State(ctx, i)
+}
+
+func (a aliased) RunEngine(ctx context.Context, i machine.Instance, e machine.EngineConfig) error {
+	i.Name = a.name
+	return a.provider.RunEngine(ctx, i, e)
 }
 
 func TestTheAuthoritysKeyGoesAlongOnlyIfAskedFor(t *testing.T) {
@@ -206,7 +228,10 @@ type entry struct {
 func archiveOf(t *testing.T, entries ...entry) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	zip := gzip.NewWriter(&b)
+	zip, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
 	w := tar.NewWriter(zip)
 	for _, e := range entries {
 		h := &tar.Header{Name: e.name, Mode: 0o777, Size: int64(len(e.data)), Typeflag: e.kind, Linkname: e.link}

@@ -195,11 +195,15 @@ func (s *Store) serverCertUnfit(m *Machine) error {
 	if err := server.CheckSignatureFrom(ca); err != nil {
 		return fmt.Errorf("another authority signed it: %w", err)
 	}
-	if time.Until(server.NotAfter) < renewBefore {
+	if time.Until(server.NotAfter) < renewBefore && exists(m.Auth.CaPrivateKeyPath) {
 		return errors.New("it is about to expire")
 	}
 	raw := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Raw})
-	for _, host := range s.serverNames(m) {
+	names := s.serverNames(m)
+	if !exists(m.Auth.CaPrivateKeyPath) { // no other can be had: it must do, as long as it does for the address
+		names = []string{m.Host()}
+	}
+	for _, host := range names {
 		if err := cert.Covers(raw, host); err != nil {
 			return err
 		}
