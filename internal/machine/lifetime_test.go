@@ -226,7 +226,7 @@ func idleMachine(t *testing.T, w *worker) (*machine.Store, *machine.Machine, *id
 	t.Cleanup(server.Close)
 	s := open(t)
 	drv := &idler{url: "unix://" + socket}
-	drv.stranger.state = machine.StateRunning
+	drv.state = machine.StateRunning
 	o := options("web1")
 	o.IdleStop = 30 * time.Minute
 	if err := machine.Create(t.Context(), s, drv, o); err != nil {

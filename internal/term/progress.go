@@ -14,6 +14,7 @@ import (
 // Style is how progress is shown.
 type Style string
 
+// The styles there are.
 const (
 	Auto  Style = "auto"  // lines that are redrawn where somebody sees them, else Plain
 	Plain Style = "plain" // a line per step
@@ -59,13 +60,15 @@ func NewProgress(out io.Writer, names []string) *Progress { return Show(out, nam
 // Show is for work on the named things. Nothing is drawn anew before During.
 func Show(out io.Writer, names []string, style Style) *Progress {
 	began := time.Now()
-	switch {
-	case style == Quiet:
+	switch style {
+	case Quiet:
 		return &Progress{view: quietView{}}
-	case style == JSON:
+	case JSON:
 		return &Progress{view: &jsonView{out: out, began: began}}
-	case style == Auto && IsTerminal(out) && os.Getenv("TERM") != "dumb":
-		return &Progress{view: newLiveView(out.(*os.File), names)} // IsTerminal has looked
+	case Auto:
+		if screen, ok := out.(*os.File); ok && IsTerminal(screen) && os.Getenv("TERM") != "dumb" {
+			return &Progress{view: newLiveView(screen, names)}
+		}
 	}
 	return &Progress{view: newPlainView(out, names, began)}
 }
