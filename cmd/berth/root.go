@@ -179,7 +179,14 @@ func (p *program) store() (*machine.Store, error) {
 		dir = filepath.Join(home, ".docker", "machine")
 	}
 	p.debugf("store %s", dir)
-	return machine.Open(dir)
+	s, err := machine.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if s.Keys, err = cert.ParseKeys(p.keyType); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 func (p *program) unknownCommand(root *cobra.Command, word string) error {
