@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
-	"strings"
 	"sync"
 
 	"berth/internal/fleet"
@@ -22,23 +21,21 @@ type gate struct {
 
 	mu   sync.Mutex
 	high string
-	seen uint64 // the snapshot version that high was last computed for
+	seen string // the newest of the fleet that high takes into account
 }
 
 // advertised is the newest version that clients may speak.
 func (g *gate) advertised(s *fleet.Snapshot) string {
+	newest := s.Versions().API
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if v := s.Version(); v != g.seen {
-		g.seen = v
-		for _, n := range s.Nodes() {
-			v := n.API
-			if v != "" && fleet.CompareVersions(v, g.max) > 0 {
-				v = g.max
-			}
-			if v != "" && (g.high == "" || fleet.CompareVersions(v, g.high) > 0) {
-				g.high = v
-			}
+	if newest != g.seen {
+		g.seen = newest
+		if newest != "" && fleet.CompareVersions(newest, g.max) > 0 {
+			newest = g.max
+		}
+		if newest != "" && (g.high == "" || fleet.CompareVersions(newest, g.high) > 0) {
+			g.high = newest
 		}
 	}
 	if g.high == "" {
@@ -73,15 +70,8 @@ func (g *gate) pass(path string, s *fleet.Snapshot) (version, rest string, err e
 
 // lowestVersion is the lowest engine version of the fleet, the one that we claim to be: tools read features from it.
 func lowestVersion(s *fleet.Snapshot) string {
-	lowest := ""
-	for _, n := range s.Nodes() {
-		v, _, _ := strings.Cut(n.Version, "+")
-		if v != "" && (lowest == "" || fleet.CompareVersions(v, lowest) < 0) {
-			lowest = v
-		}
+	if lowest := s.Versions().Lowest; lowest != "" {
+		return lowest
 	}
-	if lowest == "" {
-		return "20.10.0"
-	}
-	return lowest
+	return "20.10.0"
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"testing"
 
 	"berth/internal/dockertest"
@@ -29,7 +30,6 @@ func TestGateAdvertisesTheNewestEngineVersionAndNeverLess(t *testing.T) {
 		{nil, "1.51"},
 	} {
 		s := apiFleet(step.engines...)
-		g.seen = s.Version() + 1 // every step is another fleet
 		if got := g.advertised(s); got != step.want {
 			t.Errorf("with engines %v: advertised %s, want %s", step.engines, got, step.want)
 		}
@@ -60,6 +60,30 @@ func TestGateTakesTheVersionOffAPath(t *testing.T) {
 		if got != want {
 			t.Errorf("pass(%s) = %s, want %s", path, got, want)
 		}
+	}
+}
+
+// What every request asks must not depend on how many nodes there are.
+func BenchmarkGate(b *testing.B) {
+	for _, nodes := range []int{1, 1000} {
+		b.Run(fmt.Sprint(nodes), func(b *testing.B) {
+			s := new(fleet.Snapshot)
+			for i := range nodes {
+				s = s.Replace(&fleet.Node{ID: fmt.Sprint(i), Name: fmt.Sprint(i), API: "1.41", Version: "20.10.24+dfsg1"})
+			}
+			n, _ := s.Node("0")
+			g := gate{max: "1.51"}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := g.pass("/v1.41/containers/json", s); err != nil || lowestVersion(s) == "" {
+					b.Fatal(err)
+				}
+			}
+			b.StopTimer()
+			if next := s.Replace(n); next.Versions() != s.Versions() {
+				b.Error("a publication changed the versions")
+			}
+		})
 	}
 }
 

@@ -58,18 +58,12 @@ func buildOf() (commit, built string) {
 
 // engineVersions are the lowest and the highest version of the fleet's engines, for people.
 func engineVersions(snap *fleet.Snapshot) string {
-	lowest, highest := lowestVersion(snap), ""
-	for _, n := range snap.Nodes() {
-		v, _, _ := strings.Cut(n.Version, "+")
-		if v != "" && (highest == "" || fleet.CompareVersions(v, highest) > 0) {
-			highest = v
-		}
-	}
-	switch highest {
+	switch v := snap.Versions(); v.Highest {
 	case "":
 		return "none"
-	case lowest:
-		return lowest
+	case v.Lowest:
+		return v.Lowest
+	default:
+		return v.Lowest + " to " + v.Highest
 	}
-	return lowest + " to " + highest
 }

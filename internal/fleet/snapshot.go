@@ -29,6 +29,8 @@ type Snapshot struct {
 	names   *iradix.Tree[[]place]
 	swarm   *iradix.Tree[[]place] // by com.docker.swarm.id
 	version uint64
+	// versions is over all nodes.
+	versions Versions
 }
 
 // Version grows with every change.
@@ -83,6 +85,7 @@ func (s *Snapshot) Replace(n *Node) *Snapshot {
 	}
 	next.order(old, n)
 	next.index(old, n)
+	next.count(old, n)
 	return next
 }
 
@@ -96,13 +99,14 @@ func (s *Snapshot) Without(id string) *Snapshot {
 	next.nodes = slices.DeleteFunc(next.nodes, func(m *Node) bool { return m.ID == id })
 	next.order(old, nil)
 	next.index(old, nil)
+	next.count(old, nil)
 	return next
 }
 
 func (s *Snapshot) copy() *Snapshot {
 	next := &Snapshot{
 		nodes: slices.Clone(s.nodes), byName: slices.Clone(s.byName),
-		ids: s.ids, names: s.names, swarm: s.swarm, version: s.version + 1,
+		ids: s.ids, names: s.names, swarm: s.swarm, version: s.version + 1, versions: s.versions,
 	}
 	if next.ids == nil {
 		next.ids, next.names, next.swarm = iradix.New[[]place](), iradix.New[[]place](), iradix.New[[]place]()
