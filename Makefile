@@ -44,7 +44,7 @@ deps:
 
 test-deps:
 	@test/deps dockerd:docker.io iptables:iptables busybox:busybox-static docker-compose:docker-compose \
-		sshd:openssh-server ip:iproute2 nsenter:util-linux
+		sshd:openssh-server ip:iproute2 nsenter:util-linux pgrep:procps curl:curl
 
 clean:
 	rm -rf bin

@@ -15,7 +15,7 @@ import (
 // S4: the context that serve made leads to the fleet, and nothing was switched unasked.
 func TestContext(t *testing.T) {
 	w := fleet(t)
-	same(t, "the context in use before", must(t, w.sh("docker context show")), "default")
+	same(t, "the context in use before", must(t, w.sh("docker context inspect --format '{{.Name}}'")), "default")
 	must(t, w.sh("docker context use berth"))
 	t.Cleanup(func() { must(t, w.sh("docker context use default")) })
 	contains(t, "docker info", must(t, w.sh("docker info")), "Nodes: 3")

@@ -46,16 +46,19 @@ func TestMain(m *testing.M) {
 }
 
 // needs are what the suite cannot do without; make test installs them.
-var needs = []string{"dockerd", "containerd", "runc", "docker", "docker-compose", "iptables", "busybox"}
+var needs = []string{"dockerd", "containerd", "runc", "docker", "docker-compose", "iptables", "busybox", "sshd", "ip", "nsenter", "pgrep", "curl"}
 
 // outside starts the suite in its namespaces and takes away what they leave: cgroups.
 func outside() (int, error) {
 	if os.Geteuid() != 0 {
 		return 1, errors.New("the suite starts real engines and needs root")
 	}
+	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil { // where Debian has the servers
+		return 1, err
+	}
 	for _, n := range needs {
 		if _, err := exec.LookPath(n); err != nil {
-			return 1, fmt.Errorf("%w: run `make deps`", err)
+			return 1, fmt.Errorf("%w: run `make test-deps`", err)
 		}
 	}
 	before := cgroups()

@@ -57,7 +57,7 @@ func TestVolumesHaveAHome(t *testing.T) {
 
 	must(t, w.docker("rm", "reader0", "reader1", "reader2", "reader3"))
 	must(t, w.docker("volume", "rm", "vol", "far"))
-	contains(t, "what is gone", fails(t, w.docker("volume", "inspect", "vol")), "no such volume")
+	contains(t, "what is gone", strings.ToLower(fails(t, w.docker("volume", "inspect", "vol"))), "no such volume")
 	same(t, "volume rm -f of nothing", do(t, w.docker("volume", "rm", "-f", "vol")).code, 0)
 }
 
@@ -95,7 +95,8 @@ func TestNetworksHaveAHome(t *testing.T) {
 	contains(t, "rm of a network in use", fails(t, w.docker("network", "rm", "net")), "has active endpoints")
 	must(t, w.docker("rm", "-f", "server"))
 	must(t, w.docker("network", "rm", "net"))
-	contains(t, "what is gone", fails(t, w.docker("network", "inspect", "net")), "net not found")
+	contains(t, "what is gone", fails(t, w.docker("network", "inspect", "net")), "net")
+	same(t, "its status", w.api(t, "GET", "/networks/net", "").status, http.StatusNotFound)
 	contains(t, "a container in no network", fails(t, w.docker("run", "--network", "none-such", "busybox")), "none-such")
 	same(t, "status of removing bridge", w.api(t, "DELETE", "/networks/bridge", "").status, http.StatusForbidden)
 

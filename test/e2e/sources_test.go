@@ -196,22 +196,22 @@ func TestUse(t *testing.T) {
 	w := fleet(t)
 	dir := t.TempDir()
 	other := &world{dir: dir, env: append(append([]string{}, w.env...), "HOME="+dir, "MACHINE_STORAGE_PATH="+filepath.Join(w.dir, ".docker", "machine")), log: filepath.Join(dir, "log"), socket: filepath.Join(dir, "d.sock")}
+	t.Cleanup(func() {
+		if err := other.stopServe(); err != nil {
+			t.Error(err)
+		}
+	})
 	if err := other.startServe(); err != nil {
 		t.Fatal(err)
 	}
-	same(t, "the context without --use", must(t, other.sh("docker context show")), "default")
+	same(t, "the context without --use", must(t, other.sh("docker context inspect --format '{{.Name}}'")), "default")
 	if err := other.stopServe(); err != nil {
 		t.Fatal(err)
 	}
 	if err := other.startServe("--use"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := other.stopServe(); err != nil {
-			t.Error(err)
-		}
-	})
-	same(t, "the context with --use", must(t, other.sh("docker context show")), "berth")
+	same(t, "the context with --use", must(t, other.sh("docker context inspect --format '{{.Name}}'")), "berth")
 	contains(t, "docker info", must(t, other.sh("docker info")), "Nodes: 3")
 }
 
@@ -281,9 +281,9 @@ type sshServer struct {
 
 func startSSHD(t *testing.T) *sshServer {
 	t.Helper()
-	program, err := exec.LookPath("sshd")
+	program, err := exec.LookPath("sshd") // which wants its whole path
 	if err != nil {
-		program = "/usr/sbin/sshd"
+		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	s := &sshServer{addr: net.JoinHostPort("127.0.0.1", freePort(t)), clientKey: filepath.Join(dir, "id")}
