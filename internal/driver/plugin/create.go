@@ -15,7 +15,7 @@ func (d *Driver) PreCreateCheck(ctx context.Context, spec machine.Spec) error {
 	if err != nil {
 		return err
 	}
-	defer s.close()
+	defer s.close(ctx)
 	return s.call(ctx, "PreCreateCheck")
 }
 
@@ -31,7 +31,7 @@ func (d *Driver) prepare(ctx context.Context, spec machine.Spec, info func(strin
 	}
 	var values any = &flagValues{plain(spec.Values)}
 	if err := s.ask(ctx, "SetConfigFromFlags", &values, &struct{}{}); err != nil {
-		s.close()
+		s.close(ctx)
 		return nil, err
 	}
 	return s, nil
@@ -59,7 +59,7 @@ func (d *Driver) Create(ctx context.Context, spec machine.Spec) (machine.Instanc
 	if err != nil {
 		return i, err
 	}
-	defer s.close()
+	defer s.close(ctx)
 	// Plugins keep in memory what the check found out (amazonec2 its network, hetzner its image). It may say things a second time.
 	if err := s.call(ctx, "PreCreateCheck"); err != nil {
 		return i, err

@@ -60,7 +60,7 @@ func (d *Driver) WithFlags(ctx context.Context) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer s.close()
+	defer s.close(ctx)
 	flags, err := s.flags(ctx)
 	if err != nil {
 		return nil, err
@@ -91,7 +91,7 @@ func (d *Driver) State(ctx context.Context, i machine.Instance) (machine.State, 
 	if err != nil {
 		return machine.StateNone, err
 	}
-	defer s.close()
+	defer s.close(ctx)
 	return s.state(ctx)
 }
 
@@ -112,7 +112,7 @@ func (d *Driver) Locate(ctx context.Context, i machine.Instance) (machine.Instan
 	if err != nil {
 		return i, machine.StateNone, err
 	}
-	defer s.close()
+	defer s.close(ctx)
 	state, err := s.state(ctx)
 	if err != nil || state != machine.StateRunning {
 		return i, state, err
@@ -133,7 +133,7 @@ func (d *Driver) Remove(ctx context.Context, i machine.Instance) error {
 	if err != nil {
 		return err
 	}
-	defer s.close()
+	defer s.close(ctx)
 	return s.call(ctx, "Remove")
 }
 

@@ -27,7 +27,7 @@ func (d *Driver) on(ctx context.Context, i machine.Instance, method string) (mac
 	if err != nil {
 		return i, err
 	}
-	defer s.close()
+	defer s.close(ctx)
 	if err := s.call(ctx, method); err != nil {
 		return i, err
 	}
@@ -43,7 +43,7 @@ func (d *Driver) off(ctx context.Context, i machine.Instance, method string) err
 	if err != nil {
 		return err
 	}
-	defer s.close()
+	defer s.close(ctx)
 	if err := s.call(ctx, method); err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func (d *Driver) spawn(info, debug func(string)) (*process, error) {
 		p.words.note(line)
 		debug(line)
 	}}
-	p.cmd = exec.Command(d.path)
+	p.cmd = exec.Command(d.path) //nolint:noctx // it is asked to end before it is made to, see session.close
 	p.cmd.Env = append(os.Environ(), tokenVariable+"="+token, nameVariable+"="+d.name)
 	p.cmd.Stdout, p.cmd.Stderr = out, errs
 	p.cmd.WaitDelay = pipeTime

@@ -67,8 +67,8 @@ func serve(ctx context.Context, name string, drv machine.Driver, out io.Writer, 
 	ctx, cancel := context.WithCancel(ctx)
 	svc := newService(ctx, name, drv, out)
 	var conns connections
-	defer conns.close() // calls under way come to their end: what is being made is undone
-	defer l.Close()
+	defer conns.close()              // calls under way come to their end: what is being made is undone
+	defer func() { _ = l.Close() }() // nobody waits for it
 	defer cancel()
 	if _, err := fmt.Fprintln(out, l.Addr()); err != nil {
 		return fmt.Errorf("say where the plugin listens: %w", err)

@@ -54,12 +54,7 @@ func (s *service) Kill(_, _ *void) error {
 // state is the host's. docker-machine has no word for a host that is gone.
 func (s *service) state() (machine.State, error) {
 	i := s.host()
-	now, state, err := i, machine.StateNone, error(nil)
-	if l, ok := s.drv.(machine.Locator); ok {
-		now, state, err = l.Locate(s.ctx, i)
-	} else {
-		state, err = s.drv.State(s.ctx, i)
-	}
+	now, state, err := s.look(i)
 	switch {
 	case err != nil:
 		return machine.StateError, err
@@ -72,6 +67,15 @@ func (s *service) state() (machine.State, error) {
 		return machine.StateRunning, nil
 	}
 	return state, nil
+}
+
+// look asks the driver for the host's state, and where it is if the driver can tell.
+func (s *service) look(i machine.Instance) (machine.Instance, machine.State, error) {
+	if l, ok := s.drv.(machine.Locator); ok {
+		return l.Locate(s.ctx, i)
+	}
+	state, err := s.drv.State(s.ctx, i)
+	return i, state, err
 }
 
 func (s *service) url() string {

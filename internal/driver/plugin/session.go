@@ -76,7 +76,7 @@ func (d *Driver) open(ctx context.Context, name string, config []byte, info func
 		return nil, fmt.Errorf("driver %s: start the plugin %s: %w", d.name, d.path, err)
 	}
 	if err := s.ask(ctx, "SetConfigRaw", config, &struct{}{}); err != nil {
-		s.close()
+		s.close(ctx)
 		return nil, err
 	}
 	return s, nil
@@ -100,7 +100,7 @@ func (d *Driver) start(ctx context.Context, info, debug func(string)) (*session,
 		err = s.agree(ctx)
 	}
 	if err == nil {
-		s.beat()
+		s.beat(ctx)
 		return s, nil
 	}
 	if ctx.Err() != nil {
@@ -152,7 +152,7 @@ func handshake(conn net.Conn) (*rpc.Client, error) {
 		return nil, err
 	}
 	r := bufio.NewReader(conn)
-	resp, err := http.ReadResponse(r, &http.Request{Method: http.MethodConnect})
+	resp, err := http.ReadResponse(r, &http.Request{Method: http.MethodConnect}) //nolint:bodyclose // what follows is the connection
 	if err != nil {
 		return nil, fmt.Errorf("what listens there does not speak docker-machine's protocol: %w", err)
 	}
@@ -188,9 +188,9 @@ func (s *session) agree(ctx context.Context) error {
 	return nil
 }
 
-// beat keeps telling the plugin that somebody is there, until close.
-func (s *session) beat() {
-	ctx, stop := context.WithCancel(context.Background())
+// beat keeps telling the plugin that somebody is there, until close and whatever becomes of ctx.
+func (s *session) beat(ctx context.Context) {
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stopBeat = stop
 	s.beating.Go(func() {
 		tick := time.NewTicker(s.pace.beat)
@@ -262,14 +262,14 @@ func (s *session) broken(method string, err error) error {
 	return fmt.Errorf("driver %s: the plugin broke off at %s: %w", s.driver, method, err)
 }
 
-// close ends the plugin: it is asked to, and made to if it does not.
-func (s *session) close() {
+// close ends the plugin: it is asked to, and made to if it does not. That takes time also after ctx has ended.
+func (s *session) close(ctx context.Context) {
 	s.stopBeat()
 	s.beating.Wait()
 	grace := time.Duration(0)
 	s.proc.quiet.Store(true) // Rancher's plugins tell the user that they close
 	if s.alive() {
-		ctx, cancel := context.WithTimeout(context.Background(), s.pace.close)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.pace.close)
 		err := s.await(ctx, "Close", s.send("Close", struct{}{}, &struct{}{}))
 		cancel()
 		// It may be gone before it has answered. One that does not listen need not be waited for.

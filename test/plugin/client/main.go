@@ -10,6 +10,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/gob"
 	"encoding/json"
 	"fmt"
@@ -76,7 +77,7 @@ type server struct {
 }
 
 func start(program, driver string) *server {
-	cmd := exec.Command(program)
+	cmd := exec.CommandContext(context.Background(), program)
 	cmd.Env = append(os.Environ(), "MACHINE_PLUGIN_TOKEN=42", "MACHINE_PLUGIN_DRIVER_NAME="+driver)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -164,7 +165,7 @@ func values(text string) map[string]any {
 		case []any:
 			list := []string{}
 			for _, e := range v {
-				list = append(list, e.(string))
+				list = append(list, fmt.Sprint(e))
 			}
 			given[k] = list
 		}

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"encoding/gob"
 	"encoding/json"
 	"errors"
@@ -91,7 +92,7 @@ func (p *peer) serve() {
 		must(rpc.RegisterName("RPCServerDriver", p))
 	}
 	must(rpc.RegisterName("RpcServerDriver", p))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	must(err)
 	fmt.Println(l.Addr())
 	switch p.fault {
@@ -101,7 +102,7 @@ func (p *peer) serve() {
 		time.Sleep(time.Hour)
 	}
 	rpc.HandleHTTP()
-	go http.Serve(l, nil)
+	go func() { must(http.Serve(l, nil)) }()
 	for {
 		select {
 		case <-p.beats:
@@ -241,7 +242,7 @@ func (p *peer) file() string { return filepath.Join(p.Dir, p.MachineName) }
 func (p *peer) Create(_, _ *none) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("Panic in the driver: %v\ngoroutine 1 [running]:\nmain.main()", r)
+			err = fmt.Errorf("Panic in the driver: %v\ngoroutine 1 [running]:\nmain.main()", r) //nolint:staticcheck // as docker-machine's library does
 		}
 	}()
 	p.note("create")
