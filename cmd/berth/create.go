@@ -23,6 +23,7 @@ const defaultInstallURL = "https://get.docker.com"
 type createFlags struct {
 	driver string
 	keep   bool
+	plain  bool
 	sans   []string
 	engine machine.EngineOptions
 	swarm  machine.SwarmOptions
@@ -95,6 +96,7 @@ func (f *createFlags) define(fs *pflag.FlagSet, driver string) {
 	fs.SortFlags = false
 	fs.StringVarP(&f.driver, "driver", "d", driver, "`DRIVER` to create the machine with [$MACHINE_DRIVER]")
 	fs.BoolVar(&f.keep, "keep", false, "Leave a machine that could not be finished as it is, to look into it")
+	fs.BoolVar(&f.plain, "no-install", false, "Change nothing on the host: use the engine that it has, through SSH")
 	fs.StringArrayVar(&f.sans, "tls-san", nil, "Further `NAME` or address in the engine's certificate (repeatable)")
 	e := &f.engine
 	fs.StringArrayVar(&e.ArbitraryFlags, "engine-opt", nil, "Engine option, `NAME=VALUE` (repeatable)")
@@ -103,7 +105,8 @@ func (f *createFlags) define(fs *pflag.FlagSet, driver string) {
 	fs.StringArrayVar(&e.RegistryMirror, "engine-registry-mirror", split(os.Getenv("ENGINE_REGISTRY_MIRROR")), "`URL` of a registry mirror for the engine (repeatable) [$ENGINE_REGISTRY_MIRROR]")
 	fs.StringVar(&e.StorageDriver, "engine-storage-driver", "", "Storage `DRIVER` of the engine")
 	fs.StringArrayVar(&e.Env, "engine-env", nil, "Environment of the engine, `NAME=VALUE` (repeatable)")
-	fs.StringVar(&e.InstallURL, "engine-install-url", cmp.Or(os.Getenv("MACHINE_DOCKER_INSTALL_URL"), defaultInstallURL), "`URL` of the script that installs an engine where there is none [$MACHINE_DOCKER_INSTALL_URL]")
+	fs.StringVar(&e.InstallURL, "engine-install-url", cmp.Or(os.Getenv("MACHINE_DOCKER_INSTALL_URL"), defaultInstallURL), "`URL` of the script that installs an engine where there is none; \"distro\" for the distribution's package, \"none\" for neither [$MACHINE_DOCKER_INSTALL_URL]")
+	fs.StringVar(&e.Version, "engine-version", "", "`VERSION` of the engine, where one is installed (default the newest)")
 	fs.Var(&f.ttl, "ttl", "Let berth gc remove the machine after this `TIME`: 8h, 2d")
 	fs.Var(&f.idleStop, "idle-stop", "Let berth gc stop the machine once it ran no container for this `TIME`: 30m")
 	fs.BoolVar(&f.noContext, "no-context", false, "Make no docker context")
@@ -173,7 +176,7 @@ func (p *program) createAll(ctx context.Context, s *machine.Store, drv machine.D
 		defer func() { steps.Done(name, err) }()
 		return machine.Create(ctx, s, drv, machine.CreateOptions{
 			Name: name, DriverName: f.driver, Values: values, Engine: f.engine, Swarm: f.swarm, Auth: auth,
-			Keep: f.keep, Progress: steps.For(name),
+			Keep: f.keep, Plain: f.plain, Progress: steps.For(name),
 			TTL: time.Duration(f.ttl), IdleStop: time.Duration(f.idleStop),
 		})
 	})

@@ -3,6 +3,7 @@ package main
 import (
 	"maps"
 
+	"berth/internal/driver/generic"
 	"berth/internal/driver/none"
 	"berth/internal/machine"
 )
@@ -10,7 +11,8 @@ import (
 // drivers are the providers that berth can make hosts with.
 func drivers() map[string]machine.Driver {
 	d := map[string]machine.Driver{
-		"none": none.New(),
+		"generic": generic.New(sshShell{}),
+		"none":    none.New(),
 	}
 	maps.Copy(d, platformDrivers())
 	return d

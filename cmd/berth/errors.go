@@ -93,6 +93,8 @@ func (p *program) hint(err error) string {
 		return fmt.Sprintf(` Use "%[1]s ls" to list machines. Use "%[1]s create" to add a new one.`, p.name)
 	case errors.As(err, &exists):
 		return fmt.Sprintf("\nUse another name, or remove that machine: %s rm %s", p.name, exists.Name)
+	case errors.As(err, &unfinished) && unfinished.Resume:
+		return fmt.Sprintf("\nThe machine is in the list as Error. Go on with: %[1]s provision %[2]s. Or remove it with: %[1]s rm %[2]s", p.name, unfinished.Name)
 	case errors.As(err, &unfinished):
 		return fmt.Sprintf("\nThe machine is in the list as Error. Remove it with: %s rm %s", p.name, unfinished.Name)
 	case errors.As(err, &noUpgrade) && !noUpgrade.Plain:

@@ -102,8 +102,8 @@ func (p *program) rootCmd() *cobra.Command {
 func (p *program) machineCommands() []*cobra.Command {
 	return []*cobra.Command{
 		p.activeCmd(), p.configCmd(), p.createCmd(), p.envCmd(), p.inspectCmd(), p.ipCmd(), p.killCmd(), p.lsCmd(),
-		p.mountCmd(), p.regenerateCertsCmd(), p.restartCmd(), p.rmCmd(), p.scpCmd(), p.sshCmd(), p.startCmd(), p.statusCmd(),
-		p.stopCmd(), p.urlCmd(), p.versionCmd(),
+		p.mountCmd(), p.provisionCmd(), p.regenerateCertsCmd(), p.restartCmd(), p.rmCmd(), p.scpCmd(), p.sshCmd(), p.startCmd(), p.statusCmd(),
+		p.stopCmd(), p.upgradeCmd(), p.urlCmd(), p.versionCmd(),
 	}
 }
 
@@ -183,6 +183,7 @@ func (p *program) store() (*machine.Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.Provisioner = &provisioner{s, p.debugf}
 	if s.Keys, err = cert.ParseKeys(p.keyType); err != nil {
 		return nil, err
 	}

@@ -113,6 +113,9 @@ func (s *storeSource) endpoints() []engine.Endpoint {
 
 // machineEndpoint is a machine's engine, reached with the machine's own certificates.
 func machineEndpoint(store *machine.Store, m *machine.Machine) (engine.Endpoint, error) {
+	if strings.HasPrefix(m.URL(), "ssh://") {
+		return plainEndpoint(store, m)
+	}
 	config, err := store.ClientTLS(m)
 	if err != nil {
 		return engine.Endpoint{}, err
@@ -124,6 +127,18 @@ func machineEndpoint(store *machine.Store, m *machine.Machine) (engine.Endpoint,
 	ep.Name = m.Name
 	files := store.CertFiles(m)
 	ep.Key += " " + fileKey(files.CA, files.Cert, files.Key)
+	return ep, nil
+}
+
+// plainEndpoint is an engine that is used as it is, through the machine's own SSH.
+func plainEndpoint(store *machine.Store, m *machine.Machine) (engine.Endpoint, error) {
+	cfg, err := sshConfig(store, m)
+	if err != nil {
+		return engine.Endpoint{}, err
+	}
+	ep := sshEndpointOf(m.URL(), cfg, ssh.DefaultSocket)
+	ep.Name = m.Name
+	ep.Key += " " + fileKey(cfg.KeyFiles...)
 	return ep, nil
 }
 
@@ -198,12 +213,14 @@ func sshEndpoint(addr, knownHosts string) (engine.Endpoint, error) {
 	if err != nil {
 		return engine.Endpoint{}, err
 	}
-	c := ssh.New(ssh.Config{
-		Host: t.Host, Port: t.Port, User: t.User, KnownHostsFile: knownHosts,
-		Log: func(line string) { slog.Info(line, "addr", addr) },
-	})
-	dial := func(ctx context.Context) (net.Conn, error) { return c.Dial(ctx, "unix", t.Path) }
-	return engine.Endpoint{Addr: addr, Key: addr, IP: resolve(t.Host), Dial: dial, Close: c.Close}, nil
+	return sshEndpointOf(addr, ssh.Config{Host: t.Host, Port: t.Port, User: t.User, KnownHostsFile: knownHosts}, t.Path), nil
+}
+
+func sshEndpointOf(addr string, cfg ssh.Config, socket string) engine.Endpoint {
+	cfg.Log = func(line string) { slog.Info(line, "addr", addr) }
+	c := ssh.New(cfg)
+	dial := func(ctx context.Context) (net.Conn, error) { return c.Dial(ctx, "unix", socket) }
+	return engine.Endpoint{Addr: addr, Key: addr, IP: resolve(cfg.Host), Dial: dial, Close: c.Close}
 }
 
 // resolve gives the address that a node's published ports answer on. "" if the name does not resolve just now.

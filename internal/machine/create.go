@@ -198,7 +198,8 @@ func (m *Machine) setInstance(i Instance) {
 func (s *Store) engineUp(ctx context.Context, runner EngineRunner, m *Machine, renew bool, progress func(string)) error {
 	if runner == nil {
 		progress("Checking connection to Docker...")
-		return s.waitEngine(ctx, m)
+		_, err := s.AskEngine(ctx, m) // once: it is there, or it is not
+		return err
 	}
 	return s.runEngine(ctx, runner, m, renew, progress)
 }

@@ -175,10 +175,14 @@ func (s *Store) transport(m *Machine) (*http.Transport, string, error) {
 func (s *Store) waitEngine(ctx context.Context, m *Machine) error {
 	ctx, cancel := context.WithTimeout(ctx, engineTime)
 	defer cancel()
-	tick := time.NewTicker(200 * time.Millisecond)
+	every := 200 * time.Millisecond
+	if m.Plain { // an SSH for each question
+		every = 3 * time.Second
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
-		attempt, done := context.WithTimeout(ctx, 5*time.Second)
+		attempt, done := context.WithTimeout(ctx, 5*time.Second+every)
 		_, err := s.AskEngine(attempt, m)
 		done()
 		if err == nil {

@@ -197,5 +197,8 @@ func (*Driver) State(ctx context.Context, i machine.Instance) (machine.State, er
 	return machine.StateRunning, c.Close()
 }
 
+// BorrowsHosts implements machine.Borrower.
+func (*Driver) BorrowsHosts() {}
+
 // Remove implements machine.Driver. The host is not ours to delete.
 func (*Driver) Remove(context.Context, machine.Instance) error { return nil }
