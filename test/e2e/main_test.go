@@ -61,15 +61,27 @@ func outside() (int, error) {
 			return 1, fmt.Errorf("%w: run `make test-deps`", err)
 		}
 	}
+	// All files of the suite are in one place, which is easily taken away.
+	dir, err := os.MkdirTemp("", "berth-e2e-")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // with the namespaces its mounts are gone
+	if err := os.Setenv("TMPDIR", dir); err != nil {
+		return 1, err
+	}
+	// Whoever ends the suite in its midst ends the namespaces only; what the kernel keeps is then taken away as always.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	defer stop()
 	before := cgroups()
-	cmd := again("init")
+	cmd := again(ctx, "init")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
 		Pdeathsig:  syscall.SIGKILL,
 	}
 	code, err := exitCode(cmd.Run())
 	for dir := range cgroups() {
-		if before[dir] {
+		if before[dir] || inUse(dir) { // another suite's
 			continue
 		}
 		if code == 0 { // a suite that was ended in its midst leaves them
@@ -85,8 +97,8 @@ func initProcess() (int, error) {
 	if err := prepare(); err != nil {
 		return 1, err
 	}
-	signal.Ignore(syscall.SIGTERM) // as for every first process; the outside kills the namespace whole
-	cmd := again("test")
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT) // the outside ends the namespace whole
+	cmd := again(context.Background(), "test")
 	if err := cmd.Start(); err != nil {
 		return 1, err
 	}
@@ -126,8 +138,8 @@ func prepare() error {
 	return unix.Sethostname([]byte("e2e"))
 }
 
-func again(stage string) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+func again(ctx context.Context, stage string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), stageEnv+"="+stage)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return cmd
@@ -146,13 +158,8 @@ func exitCode(err error) (int, error) {
 
 // suite builds berth, runs the tests and ends the shared fleet.
 func suite(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "berth-e2e-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		return 1
-	}
-	defer os.RemoveAll(dir) //nolint:errcheck // the machines in it are removed by down
-	binary = filepath.Join(dir, "berth")
+	scratch = os.TempDir() // which outside has made
+	binary = filepath.Join(scratch, "berth")
 	build := exec.CommandContext(context.Background(), "go", "build", "-o", binary, "berth/cmd/berth")
 	if os.Getenv("BERTH_E2E_RACE") != "" {
 		build.Args = append(build.Args[:2], append([]string{"-race"}, build.Args[2:]...)...)
@@ -161,7 +168,6 @@ func suite(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "e2e: build: %v\n%s", err, out)
 		return 1
 	}
-	scratch = dir
 	code := m.Run()
 	if shared != nil {
 		if err := shared.down(); err != nil {
@@ -224,6 +230,18 @@ func cgroups() map[string]bool {
 		}
 	}
 	return found
+}
+
+// inUse tells whether a process is in a tree of cgroups. None of ours is left by then.
+func inUse(dir string) (used bool) {
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error { // gone is not in use
+		if err == nil && d.Name() == "cgroup.procs" {
+			b, _ := os.ReadFile(path) // as above
+			used = used || len(b) > 0
+		}
+		return nil
+	})
+	return used
 }
 
 // removeCgroup removes a tree of cgroups, deepest first. Nothing of ours runs any more, so one that is in use is not ours.
