@@ -82,7 +82,7 @@ func TestEveryRouteAnswersSomethingOfItsOwn(t *testing.T) {
 // TestCompatibilityDoc keeps docs/compatibility.md equal to the table; -update writes it.
 func TestCompatibilityDoc(t *testing.T) {
 	const path = "../../docs/compatibility.md"
-	want := compatibilityDoc(routes())
+	want := compatibilityDoc(routes(), conformanceChecks(t))
 	if *update {
 		if err := os.WriteFile(path, want, 0o644); err != nil { //nolint:gosec // a document, to be read by all
 			t.Fatal(err)
@@ -98,8 +98,8 @@ func TestCompatibilityDoc(t *testing.T) {
 	}
 }
 
-// compatibilityDoc writes the table of routes for people.
-func compatibilityDoc(table []route) []byte {
+// compatibilityDoc writes the table of routes and the list of checks for people.
+func compatibilityDoc(table []route, checks []conformanceCheck) []byte {
 	var b bytes.Buffer
 	b.WriteString(docHead)
 	rows := map[string]string{}
@@ -117,7 +117,35 @@ func compatibilityDoc(table []route) []byte {
 	for _, section := range sections {
 		fmt.Fprintf(&b, "\n## %s\n\n| route | treatment | what the fleet adds or changes |\n|---|---|---|\n%s", section, rows[section])
 	}
+	b.WriteString(checksHead)
+	for _, c := range checks {
+		pending := c.pending
+		if pending == "" {
+			pending = "–"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", c.number, c.name, c.when, pending)
+	}
 	return b.Bytes()
+}
+
+// conformanceCheck is a line of testdata/conformance.txt, which test/e2e holds to the checks that it runs.
+type conformanceCheck struct{ number, name, when, pending string }
+
+func conformanceChecks(t *testing.T) []conformanceCheck {
+	t.Helper()
+	b, err := os.ReadFile("testdata/conformance.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []conformanceCheck
+	for line := range strings.Lines(string(b)) {
+		f := strings.Split(strings.TrimSuffix(line, "\n"), " | ")
+		if len(f) != 4 {
+			t.Fatalf("testdata/conformance.txt: %q has not four fields", line)
+		}
+		list = append(list, conformanceCheck{f[0], f[1], f[2], f[3]})
+	}
+	return list
 }
 
 func sectionOf(pattern string) string {
@@ -136,6 +164,17 @@ func sectionOf(pattern string) string {
 	}
 	return "System"
 }
+
+const checksHead = `
+## Conformance checks
+
+A fleet has to behave as one engine does. These are checked with the clients that people use against three real engines by
+` + "`make e2e`" + ` (every run). ` + "`make nightly`" + ` builds what Debian does not have (Engine 29, buildx, Compose 5, Testcontainers) and checks
+with those too (nightly), and takes the time that the checks ask for. Pending is what another part of berth has to bring first.
+
+| | check | when | pending |
+|---|---|---|---|
+`
 
 const docHead = `# The Docker Engine API, route by route
 
