@@ -6,7 +6,7 @@ COMMIT   ?= $(shell git rev-parse --short=8 HEAD 2>/dev/null || echo HEAD)
 LDFLAGS  := -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: build test unit e2e check lint bench demo deps test-deps clean
+.PHONY: build test unit e2e check lint bench demo nightly deps test-deps clean
 
 build: bin/berth
 
@@ -23,6 +23,10 @@ unit:
 # Needs root: it starts real Docker Engines, in namespaces of its own.
 e2e: test-deps
 	$(GO) test -tags e2e -count 1 -timeout 30m ./test/e2e
+
+# The same with Engine 29, buildx, Compose 5 and others, which are built first, and with long rounds: hours.
+nightly: test-deps
+	@test/nightly
 
 check:
 	@test -z "$$(gofmt -l cmd internal test)" || { gofmt -l cmd internal test; echo 'gofmt would change these'; exit 1; }
