@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"hash/fnv"
@@ -48,11 +49,13 @@ const maxBuilders = 1024
 
 // builder is the node on which the client's builds run.
 func (s *Server) builder(r *request) (*fleet.Node, error) {
-	return s.builderOf(identity(r.Request), func() (*fleet.Node, error) { return s.chooseBuilder(r, schedule.Rules{}, "", isBuilder) })
+	return s.builderOf(identity(r.Request), func(idle []string) (*fleet.Node, error) {
+		return s.chooseBuilder(r, schedule.Rules{}, "", idle, isBuilder)
+	})
 }
 
 // builderOf is the node that builds for whom, chosen if there is none yet.
-func (s *Server) builderOf(who string, choose func() (*fleet.Node, error)) (*fleet.Node, error) {
+func (s *Server) builderOf(who string, choose func(idle []string) (*fleet.Node, error)) (*fleet.Node, error) {
 	b, now := s.builders, s.o.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -62,7 +65,7 @@ func (s *Server) builderOf(who string, choose func() (*fleet.Node, error)) (*fle
 			return n, nil
 		}
 	}
-	n, err := choose()
+	n, err := choose(b.idle(s.nodes(), now))
 	if err != nil {
 		return nil, err
 	}
@@ -73,14 +76,33 @@ func (s *Server) builderOf(who string, choose func() (*fleet.Node, error)) (*fle
 	return n, nil
 }
 
-// chooseBuilder asks the scheduler, as for a container that asks for nothing but what is given. Nodes of which a preference
-// is true are chosen from as long as there are any.
-func (s *Server) chooseBuilder(r *request, rules schedule.Rules, platform string, prefer ...func(*fleet.Node) bool) (*fleet.Node, error) {
+// idle are the IDs of the nodes that fewer clients build on than on others; none if all are alike. b.mu is held.
+func (b *builders) idle(nodes []*fleet.Node, now time.Time) []string {
+	clients := map[string]int{}
+	for _, is := range b.byWho {
+		if is.open > 0 || now.Sub(is.used) <= stickyFor {
+			clients[is.nodeID]++
+		}
+	}
+	slices.SortStableFunc(nodes, func(x, y *fleet.Node) int { return cmp.Compare(clients[x.ID], clients[y.ID]) })
+	var ids []string
+	for _, n := range nodes {
+		if clients[n.ID] > clients[nodes[0].ID] {
+			return ids
+		}
+		ids = append(ids, n.ID)
+	}
+	return nil
+}
+
+// chooseBuilder asks the scheduler, as for a container that asks for nothing but what is given. The idle are taken where the
+// strategy sees no difference. Nodes of which a preference is true are chosen from as long as there are any.
+func (s *Server) chooseBuilder(r *request, rules schedule.Rules, platform string, idle []string, prefer ...func(*fleet.Node) bool) (*fleet.Node, error) {
 	nodes := s.nodes()
 	if len(nodes) == 0 {
 		return nil, errNoNode
 	}
-	want := &schedule.Request{Name: "build", Rules: rules, Exclude: map[string]string{}, Seed: seedOf(identity(r.Request))}
+	want := &schedule.Request{Name: "build", Rules: rules, Prefer: idle, Exclude: map[string]string{}, Seed: seedOf(identity(r.Request))}
 	if want.OS, want.Arch, _ = strings.Cut(platform, "/"); want.Arch != "" {
 		want.Arch, _, _ = strings.Cut(want.Arch, "/")
 	}
@@ -151,7 +173,7 @@ func buildImage(s *Server, w http.ResponseWriter, r *request) error {
 	}
 	var n *fleet.Node
 	if ruled {
-		n, err = s.chooseBuilder(r, rules, q.Get("platform"), isBuilder)
+		n, err = s.chooseBuilder(r, rules, q.Get("platform"), nil, isBuilder)
 	} else {
 		n, err = s.builder(r)
 	}

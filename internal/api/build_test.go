@@ -391,3 +391,16 @@ func echoH2C(t *testing.T, w http.ResponseWriter, name string) {
 		_, _ = io.Copy(w, r.Body) // the client sees what is missing
 	})
 }
+
+func TestClientsBuildOnDifferentNodes(t *testing.T) {
+	f := newFleet(t, 3)
+	seen := map[string]int{}
+	for i := range 6 {
+		r := httptest.NewRequest(http.MethodPost, "/build", nil)
+		r.RemoteAddr = fmt.Sprintf("192.0.2.%d:1234", i)
+		seen[builderOf(t, f, &request{Request: r}).Name]++
+	}
+	if len(seen) != 3 || seen["n1"] != 2 || seen["n2"] != 2 {
+		t.Errorf("six clients build on %v, want two on each of three nodes", seen)
+	}
+}

@@ -24,8 +24,8 @@ func exportsAll(n *fleet.Node) bool { return fleet.CompareVersions(n.API, "1.52"
 func callBuilder(s *Server, w http.ResponseWriter, r *request) error {
 	s.awaitReady(r.Context())
 	who := "gRPC " + identity(r.Request)
-	n, err := s.builderOf(who, func() (*fleet.Node, error) {
-		return s.chooseBuilder(r, schedule.Rules{}, "", isBuilder, exportsAll)
+	n, err := s.builderOf(who, func(idle []string) (*fleet.Node, error) {
+		return s.chooseBuilder(r, schedule.Rules{}, "", idle, isBuilder, exportsAll)
 	})
 	if err != nil {
 		return err
