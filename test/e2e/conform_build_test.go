@@ -79,14 +79,13 @@ func manyBuilds(t *testing.T, w *world) {
 func buildxDrivers(t *testing.T, w *world) {
 	w.plugins(t)
 	out := filepath.Join(t.TempDir(), "out")
-	dir := buildDir(t, "FROM busybox AS made\nCOPY stamp /stamp\nRUN cat /stamp >/built\nFROM scratch\nCOPY --from=made /built /\n")
-	remote := func(f *world, to ...string) {
+	remote := func(f *world, dockerfile string, to ...string) {
 		t.Helper()
 		must(t, f.docker("buildx", "create", "--name", "far", "--driver", "remote", "unix://"+f.socket))
 		defer must(t, f.docker("buildx", "rm", "far"))
-		must(t, f.docker(append(append([]string{"buildx", "build", "--builder", "far"}, to...), dir)...))
+		must(t, f.docker(append(append([]string{"buildx", "build", "--builder", "far"}, to...), buildDir(t, dockerfile))...))
 	}
-	remote(w, "-o", "type=local,dest="+out) // BuildKit of these engines cannot make an archive of an image
+	remote(w, "FROM busybox AS made\nCOPY stamp /stamp\nRUN cat /stamp >/built\nFROM scratch\nCOPY --from=made /built /\n", "-o", "type=local,dest="+out) // BuildKit of these engines cannot make an archive of an image
 	built, err := os.ReadFile(filepath.Join(out, "built"))
 	if err != nil || string(built) != t.Name() {
 		t.Errorf("built over the driver remote: %q, %v", built, err)
@@ -97,7 +96,8 @@ func buildxDrivers(t *testing.T, w *world) {
 	m := mixed(t)
 	m.plugins(t)
 	m.forget(t, "far:1", "boxed:1", "moby/buildkit:buildx-stable-1")
-	remote(m, "--load", "-t", "far:1")
+	const onlyStamp = "FROM scratch\nCOPY stamp /\n" // BuildKit would ask a registry for busybox, as on one engine
+	remote(m, onlyStamp, "--load", "-t", "far:1")
 	same(t, "files in what was built", strings.Contains(must(t, m.sh("docker -H unix://"+m.socket+" save far:1 | tar t")), "manifest.json"), true)
 	image := program("BERTH_BUILDKIT") // an archive of a file system with buildkitd
 	if image == "" {
@@ -106,7 +106,6 @@ func buildxDrivers(t *testing.T, w *world) {
 	must(t, m.at("docker import -c 'ENTRYPOINT [\"buildkitd\"]' - moby/buildkit:buildx-stable-1 <"+image))
 	must(t, m.docker("buildx", "create", "--name", "boxed", "--driver", "docker-container", "--driver-opt", "env.constraint:node==new", "unix://"+m.socket))
 	defer must(t, m.docker("buildx", "rm", "boxed"))
-	scratch := buildDir(t, "FROM scratch\nCOPY stamp /\n")
-	must(t, m.docker("buildx", "build", "--builder", "boxed", "--load", "-t", "boxed:1", scratch))
+	must(t, m.docker("buildx", "build", "--builder", "boxed", "--load", "-t", "boxed:1", buildDir(t, onlyStamp)))
 	must(t, m.docker("image", "inspect", "boxed:1"))
 }

@@ -255,7 +255,10 @@ func ownFleet(t *testing.T, name, subnet string, machines []string, create ...st
 // secondServe starts another endpoint for the same user, with a socket and flags of its own, and ends it with the test.
 func (w *world) secondServe(t *testing.T, args ...string) *world {
 	t.Helper()
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp(scratch, "second") // not one with the test's name, which may be too long for a socket's path
+	if err != nil {
+		t.Fatal(err)
+	}
 	second := &world{dir: w.dir, env: slices.Clone(w.env), log: filepath.Join(dir, "serve.log"), socket: filepath.Join(dir, "d.sock")}
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -85,7 +85,7 @@ func begin(ctx context.Context, node string) error {
 	}
 	_, err = c.ContainerCreate(ctx, client.ContainerCreateOptions{Config: &container.Config{
 		Image: "busybox", Env: []string{"constraint:node==" + node},
-		Labels: map[string]string{"org.testcontainers": "true", "org.testcontainers.sessionId": testcontainers.SessionID()},
+		Labels: testcontainers.GenericLabels(),
 	}})
 	return errors.Join(err, c.Close())
 }
