@@ -23,8 +23,7 @@ func (s *Server) ensureImage(ctx context.Context, n *fleet.Node, ref, platform s
 	if ref == "" {
 		return nil // the engine refuses it with its own words
 	}
-	s.settleBuilds(ctx)
-	img, err := s.findImage(ctx, ref)
+	img, err := s.locateImage(ctx, ref)
 	if errors.As(err, new(*fleet.AmbiguousError)) {
 		return nil // it may be clear on the node, whose engine decides
 	}

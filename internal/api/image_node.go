@@ -7,15 +7,44 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"berth/internal/fleet"
 	"berth/internal/rawjson"
 )
 
-// locateImage is findImage with an image that was just built found, too.
+// locateImage is findImage with an image found, too, that nobody told us of.
 func (s *Server) locateImage(ctx context.Context, ref string) (*image, error) {
 	s.settleBuilds(ctx)
-	return s.findImage(ctx, ref)
+	img, err := s.findImage(ctx, ref)
+	if errors.As(err, new(*fleet.NotFoundError)) && s.seekImage(ctx, ref) {
+		return s.findImage(ctx, ref)
+	}
+	return img, err
+}
+
+// seekLimit is how long nodes have to say whether they have an image.
+const seekLimit = time.Second
+
+// seekImage asks all nodes for an image that the picture does not show. Engines before 23 tell nobody what BuildKit has built
+// on them, so a build on an engine itself, or through another manager, shows nowhere else.
+func (s *Server) seekImage(ctx context.Context, ref string) (found bool) {
+	if ref == "" || checkImage(ref) != nil {
+		return false
+	}
+	nodes := s.nodes()
+	has, _ := each(ctx, nodes, seekLimit, func(ctx context.Context, n *fleet.Node) (bool, error) {
+		code, _, err := s.call(ctx, n, http.MethodGet, n.API, "/images/"+ref+"/json", nil, nil, nil)
+		return code == http.StatusOK, err // a node that does not answer in time is as one that has none
+	})
+	for i, n := range nodes {
+		if has[i] {
+			s.refresh(ctx, n, fleet.KindImage, "")
+			s.noteTags(n)
+			found = true
+		}
+	}
+	return found
 }
 
 // onImage hands the request to the node that answers for the image. One that nobody has is for an engine to say: its words

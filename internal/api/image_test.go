@@ -449,3 +449,14 @@ func TestWhatNoImageCanBeCalledIsInvalid(t *testing.T) {
 		f.fails("POST", "/containers/create", map[string]any{"Image": ref}, 400, want)
 	}
 }
+
+func TestImageThatNoEventToldOfIsFound(t *testing.T) {
+	f := newFleet(t, 3)
+	f.daemons[1].AddImage("quiet:1")
+	f.daemons[2].AddImage("quiet:2")
+	if a := f.create("n1", "quiet:1"); a.status != 201 {
+		t.Errorf("create = %d %s, want 201", a.status, a.body)
+	}
+	f.must(200, "GET", "/images/quiet:2/json", nil)
+	f.fails("GET", "/images/quiet:3/json", nil, 404, "No such image: quiet:3")
+}
