@@ -458,5 +458,5 @@ func TestImageThatNoEventToldOfIsFound(t *testing.T) {
 		t.Errorf("create = %d %s, want 201", a.status, a.body)
 	}
 	f.must(200, "GET", "/images/quiet:2/json", nil)
-	f.fails("GET", "/images/quiet:3/json", nil, 404, "No such image: quiet:3")
+	f.fails("GET", "/images/quiet:3/json", nil, 404, "no such image: quiet:3: No such image: quiet:3")
 }
