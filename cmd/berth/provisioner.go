@@ -174,7 +174,7 @@ func (p *provisioner) DialEngine(ctx context.Context, m *machine.Machine) (net.C
 	if err != nil {
 		return nil, errors.Join(plainTrouble(m, err), client.Close())
 	}
-	return &lone{conn, client}, nil
+	return &lone{Conn: conn, client: client, machine: m}, nil
 }
 
 // plainTrouble says what to do about an engine that is used as it is and does not let us.
@@ -189,10 +189,22 @@ func plainTrouble(m *machine.Machine, err error) error {
 	return step
 }
 
-// lone is a connection with an SSH of its own.
+// lone is a connection to an engine with an SSH of its own.
 type lone struct {
 	net.Conn
-	client *ssh.Client
+	client  *ssh.Client
+	machine *machine.Machine
+	heard   bool // anything
+}
+
+// Read explains an end before the first byte: where a command on the host makes the connection, only then does it show that it failed.
+func (l *lone) Read(b []byte) (int, error) {
+	n, err := l.Conn.Read(b)
+	l.heard = l.heard || n > 0
+	if err != nil && !l.heard && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+		err = plainTrouble(l.machine, err)
+	}
+	return n, err
 }
 
 func (l *lone) Close() error { return errors.Join(l.Conn.Close(), l.client.Close()) }

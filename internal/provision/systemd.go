@@ -138,11 +138,12 @@ func (systemd) setCommand(ctx context.Context, h *host, command, flags, env []st
 func (systemd) start(ctx context.Context, h *host, again bool) (bool, error) {
 	script := "again=" + quote(fmt.Sprint(again)) + `
 systemctl is-enabled --quiet docker.service 2>/dev/null || run systemctl enable docker.service
-if $again; then run systemctl daemon-reload
+verb=start # which joins a start that is under way
+if $again; then verb=restart; run systemctl daemon-reload
 elif systemctl is-active --quiet docker.service; then echo running; exit 0
 fi
 systemctl reset-failed docker.service docker.socket 2>/dev/null || :
-run timeout 300 systemctl restart docker.service || {
+run timeout 300 systemctl $verb docker.service || {
   failed=$?
   journalctl --unit docker.service --lines 10 --no-pager --output cat 2>/dev/null
   exit $failed

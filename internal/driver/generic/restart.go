@@ -47,7 +47,10 @@ func (d *Driver) Restart(ctx context.Context, i machine.Instance) (machine.Insta
 		}
 		select {
 		case <-ctx.Done():
-			return i, errors.Join(context.Cause(ctx), err)
+			if err == nil {
+				err = errors.New("it still runs as it was booted before")
+			}
+			return i, fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		case <-time.After(d.pace):
 		}
 	}
