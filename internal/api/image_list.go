@@ -22,6 +22,7 @@ import (
 // imageRow is one image of the fleet: rows of the same ID made one.
 type imageRow struct {
 	first   *fleet.Image // of the first node that has it
+	ids     []string     // of which it has several where nodes store images differently
 	tags    []string
 	digests []string
 }
@@ -129,14 +130,20 @@ func named(refs []string) []string {
 // mergeImages makes one row of each image, the youngest first. A tag that means different images is shown with the one that
 // it means in the fleet.
 func (s *Server) mergeImages(ctx context.Context, nodes []*fleet.Node) []*imageRow {
+	same := s.sameness(ctx)
 	rows := map[string]*imageRow{}
+	byID := map[string]*fleet.Image{}
 	tagged := map[string][]fleet.ImageRef{}
 	for _, n := range nodes {
 		for _, i := range n.Images {
-			row := rows[i.ID]
+			row := rows[same.key(i.ID)]
 			if row == nil {
 				row = &imageRow{first: i}
-				rows[i.ID] = row
+				rows[same.key(i.ID)] = row
+			}
+			if byID[i.ID] == nil {
+				byID[i.ID] = i
+				row.ids = append(row.ids, i.ID)
 			}
 			for _, d := range i.RepoDigests {
 				if !slices.Contains(row.digests, d) {
@@ -148,13 +155,14 @@ func (s *Server) mergeImages(ctx context.Context, nodes []*fleet.Node) []*imageR
 			}
 		}
 	}
-	j := judge{s: s}
+	j := judge{s: s, same: same}
 	for tag, found := range tagged {
-		row := rows[j.winner(ctx, tag, found)]
+		row := rows[same.key(j.winner(ctx, tag, found))]
 		row.tags = append(row.tags, tag)
 	}
 	list := make([]*imageRow, 0, len(rows))
 	for _, row := range rows {
+		row.first = byID[s.face(same, row.ids)]
 		slices.Sort(row.tags)
 		slices.Sort(row.digests)
 		list = append(list, row)

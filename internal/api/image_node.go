@@ -119,7 +119,8 @@ func (s *Server) withNames(ctx context.Context, b []byte, img *image) ([]byte, e
 // means tells whether a name stands for an image in the fleet.
 func (s *Server) means(ctx context.Context, name, id string) bool {
 	img, err := s.findImage(ctx, name)
-	return err == nil && img.id == id
+	same := s.sameness(ctx)
+	return err == nil && same.key(img.id) == same.key(id)
 }
 
 // historyImage and saveImage need nothing but the node.

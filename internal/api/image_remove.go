@@ -25,6 +25,8 @@ func removeImage(s *Server, w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	d := &imageRemoval{s: s, r: r, own: map[string]string{}}
+	found = append(found, d.twins(found)...)
 	var risky, rest []*fleet.Node
 	for _, f := range found {
 		switch {
@@ -42,7 +44,6 @@ func removeImage(s *Server, w http.ResponseWriter, r *request) error {
 	if tag, _ := fleet.FamiliarRef(ref); tag != "" {
 		defer s.images.writes.Remove(tag)
 	}
-	d := &imageRemoval{s: s, r: r}
 	for _, n := range risky {
 		if err := d.on(n); err != nil {
 			return err
@@ -63,15 +64,43 @@ type imageRemoval struct {
 	s *Server
 	r *request
 
+	own map[string]string // node ID → the ID that the image has there, where the client's reference means nothing
+
 	mu    sync.Mutex
 	lines lineSet
+}
+
+// twins are the nodes on which an image that the client calls by its ID has another.
+func (d *imageRemoval) twins(found []fleet.ImageRef) (more []fleet.ImageRef) {
+	tag, digest := fleet.FamiliarRef(d.r.vars["name"])
+	has := map[string]bool{}
+	for _, f := range found {
+		if slices.Contains(f.Image.RepoTags, tag) || slices.Contains(f.Image.RepoDigests, digest) {
+			return nil
+		}
+		has[f.Node.ID] = true
+	}
+	ids := d.s.sameness(d.r.Context()).all(found[0].Image.ID)
+	for _, n := range d.s.nodes() {
+		for _, id := range ids {
+			if i, ok := imageByID(n, id); ok && !has[n.ID] {
+				has[n.ID], d.own[n.ID] = true, id
+				more = append(more, fleet.ImageRef{Node: n, Image: i})
+			}
+		}
+	}
+	return more
 }
 
 // on removes on one node. That it is gone there already is no fault.
 func (d *imageRemoval) on(n *fleet.Node) error {
 	ctx, cancel := context.WithTimeout(d.r.Context(), workDeadline)
 	defer cancel()
-	b, err := d.s.ask(ctx, n, http.MethodDelete, d.r.version, d.r.path, d.r.URL.Query(), nil)
+	path := d.r.path
+	if id, ok := d.own[n.ID]; ok {
+		path = "/images/" + id
+	}
+	b, err := d.s.ask(ctx, n, http.MethodDelete, d.r.version, path, d.r.URL.Query(), nil)
 	d.s.refresh(d.r.Context(), n, fleet.KindImage, "")
 	var answer *statusError
 	if errors.As(err, &answer) && answer.status == http.StatusNotFound {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -22,6 +23,7 @@ type imageIndex struct {
 	aliases *lru.Cache[[2]string, string]   // node ID and image ID → the ID that a copy of it got there
 	wanted  *lru.Cache[[2]string, wantedOn] // identity and reference → where a create that needs it will go
 
+	twins *twins        // one image under several IDs
 	slots chan struct{} // copies under way
 
 	mu    sync.Mutex
@@ -53,7 +55,7 @@ func newImageIndex() *imageIndex {
 	return &imageIndex{
 		writes: cache[string, imageWrite](), copies: cache[[2]string, string](),
 		aliases: cache[[2]string, string](), wanted: cache[[2]string, wantedOn](),
-		slots: make(chan struct{}, copiesAtOnce), locks: map[string]*keyLock{},
+		twins: newTwins(), slots: make(chan struct{}, copiesAtOnce), locks: map[string]*keyLock{},
 	}
 }
 
@@ -102,29 +104,44 @@ func (s *Server) findImage(ctx context.Context, ref string) (*image, error) {
 	}
 	img := &image{ref: ref}
 	img.tag, img.digest = fleet.FamiliarRef(ref)
-	j := judge{s: s}
+	same := s.sameness(ctx)
+	j := judge{s: s, same: same}
 	img.id = j.winner(ctx, img.tag, healthy)
 	for _, f := range healthy {
-		if s.sameImage(f, img.id) {
+		if s.sameImage(same, f, img.id) {
 			img.holders = append(img.holders, f)
 		} else {
 			img.others = append(img.others, f)
 		}
 	}
 	img.named = len(img.holders)
+	slices.SortStableFunc(img.holders, func(a, b fleet.ImageRef) int { // the ID is that of who answers
+		return cmp.Compare(strangeness(a, img.id), strangeness(b, img.id))
+	})
 	for _, n := range snap.Nodes() {
 		if n.State != fleet.Healthy || img.on(n.ID) {
 			continue
 		}
-		id := img.id
-		if alias, ok := s.images.aliases.Get([2]string{n.ID, id}); ok {
-			id = alias
+		ids := same.all(img.id)
+		if alias, ok := s.images.aliases.Get([2]string{n.ID, img.id}); ok {
+			ids = []string{alias}
 		}
-		if i, ok := imageByID(n, id); ok {
-			img.holders = append(img.holders, fleet.ImageRef{Node: n, Image: i})
+		for _, id := range ids {
+			if i, ok := imageByID(n, id); ok {
+				img.holders = append(img.holders, fleet.ImageRef{Node: n, Image: i})
+				break
+			}
 		}
 	}
 	return img, nil
+}
+
+// strangeness orders those that have another ID for an image behind those that have this one.
+func strangeness(f fleet.ImageRef, id string) int {
+	if f.Image.ID == id {
+		return 0
+	}
+	return 1
 }
 
 // imageByID finds a node's image in the order that the node keeps.
@@ -138,8 +155,8 @@ func imageByID(n *fleet.Node, id string) (*fleet.Image, bool) {
 
 // sameImage tells whether a node's image is the one with the ID, or a copy of it that got another: what an ID is the sum of
 // depends on how an engine stores images.
-func (s *Server) sameImage(f fleet.ImageRef, id string) bool {
-	if f.Image.ID == id {
+func (s *Server) sameImage(same *sameness, f fleet.ImageRef, id string) bool {
+	if same.key(f.Image.ID) == same.key(id) {
 		return true
 	}
 	alias, ok := s.images.aliases.Get([2]string{f.Node.ID, id})
@@ -171,17 +188,30 @@ func (i *image) nodes() []*fleet.Node {
 // judge decides which of several images a tag means. It reads the events at most once.
 type judge struct {
 	s      *Server
+	same   *sameness
 	events []fleet.Event
 	read   bool
 }
 
-// winner is the image that was written last: through this manager, or else as the engines' events tell, or else the one
-// that was built last.
+// winner is the ID to show of the image that a tag means.
 func (j *judge) winner(ctx context.Context, tag string, found []fleet.ImageRef) string {
+	id := j.last(ctx, tag, found)
+	var ids []string
+	for _, f := range found {
+		if j.same.key(f.Image.ID) == j.same.key(id) && !slices.Contains(ids, f.Image.ID) {
+			ids = append(ids, f.Image.ID)
+		}
+	}
+	return j.s.face(j.same, ids)
+}
+
+// last is the image that was written last: through this manager, or else as the engines' events tell, or else the one
+// that was built last.
+func (j *judge) last(ctx context.Context, tag string, found []fleet.ImageRef) string {
 	newest := found[0].Image
 	differ := false
 	for _, f := range found[1:] {
-		differ = differ || f.Image.ID != newest.ID
+		differ = differ || j.same.key(f.Image.ID) != j.same.key(newest.ID)
 		if f.Image.Created > newest.Created || f.Image.Created == newest.Created && f.Image.ID < newest.ID {
 			newest = f.Image
 		}

@@ -43,6 +43,8 @@ type Options struct {
 	// Containers is how many running containers were there before the daemon started: c1, c2, … of image "app:1", each
 	// with a label n=<number>, without events of their own.
 	Containers int
+	// ContainerdStore stores images as newer engines do: an ID is the sum of an image's manifest, not of its configuration.
+	ContainerdStore bool
 	// NoRequestLog leaves Requests empty; RequestCount still counts.
 	NoRequestLog bool
 }

@@ -60,7 +60,7 @@ func (d *Daemon) getInfo(w http.ResponseWriter, _ *request) error {
 	}
 	writeJSON(w, http.StatusOK, map[string]any{
 		"ID": d.id, "Containers": len(d.order), "ContainersRunning": count["running"], "ContainersPaused": count["paused"],
-		"ContainersStopped": count["stopped"], "Images": len(d.images), "Driver": "overlay2",
+		"ContainersStopped": count["stopped"], "Images": len(d.images), "Driver": d.storageDriver(),
 		"DriverStatus": [][2]string{{"Backing Filesystem", "extfs"}, {"Supports d_type", "true"}, {"Native Overlay Diff", "true"}},
 		"Plugins": map[string]any{
 			"Volume": []string{"local"}, "Network": []string{"bridge", "host", "ipvlan", "macvlan", "null", "overlay"},
@@ -152,4 +152,11 @@ func (d *Daemon) notInSwarm(http.ResponseWriter, *request) error {
 
 func (d *Daemon) leaveSwarm(http.ResponseWriter, *request) error {
 	return fail(http.StatusServiceUnavailable, "This node is not part of a swarm")
+}
+
+func (d *Daemon) storageDriver() string {
+	if d.opt.ContainerdStore {
+		return "overlayfs"
+	}
+	return "overlay2"
 }

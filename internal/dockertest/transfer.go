@@ -122,6 +122,9 @@ func (d *Daemon) pullRefused(named reference.Named) error {
 
 // keep adds an image, if it is new, and points the tag at it. Called with d.mu.
 func (d *Daemon) keep(img *image, tag string) {
+	if d.opt.ContainerdStore {
+		img.id = digest(append([]byte("manifest of "), img.raw...))
+	}
 	if d.images[img.id] == nil {
 		d.images[img.id] = img
 	}
