@@ -24,6 +24,7 @@ type twins struct {
 	contents *lru.Cache[string, content] // by image ID
 	shown    *lru.Cache[string, string]  // sum of a content → the ID that clients are told
 	copies   *lru.Cache[string, bool]    // IDs that copies of ours got
+	told     *lru.Cache[string, bool]    // IDs that clients were told when the image had no other
 
 	mu   sync.Mutex
 	of   []storeState // what same was made from
@@ -45,12 +46,13 @@ type storeState struct {
 
 // sameness groups IDs that are one image's. It is not changed once it is made.
 type sameness struct {
-	sums map[string]string   // ID → sum, of images that have several IDs
-	ids  map[string][]string // sum → those IDs, in order
+	mixed bool                // there are several kinds of store
+	sums  map[string]string   // ID → sum, of images that have several IDs
+	ids   map[string][]string // sum → those IDs, in order
 }
 
 func newTwins() *twins {
-	return &twins{contents: cache[string, content](), shown: cache[string, string](), copies: cache[string, bool](), same: &sameness{}}
+	return &twins{contents: cache[string, content](), shown: cache[string, string](), copies: cache[string, bool](), told: cache[string, bool](), same: &sameness{}}
 }
 
 // seekTwinsLimit is how long engines have to tell what images are made of. An image that is not told of is its own.
@@ -181,7 +183,7 @@ func (s *Server) content(ctx context.Context, n *fleet.Node, id string) (content
 }
 
 func groupBySum(contents map[string]content) *sameness {
-	same := &sameness{sums: map[string]string{}, ids: map[string][]string{}}
+	same := &sameness{mixed: true, sums: map[string]string{}, ids: map[string][]string{}}
 	for id, c := range contents {
 		same.ids[c.sum] = append(same.ids[c.sum], id)
 	}
@@ -215,13 +217,17 @@ func (s *sameness) all(id string) []string {
 }
 
 // face is the ID that clients are told of an image that has several, out of those that are present: always the same one, or
-// Compose takes the image for changed. It is the one that was tagged first, since the others are copies.
+// Compose takes the image for changed. It is the one that was told before there were others, or else the one that was tagged
+// first, since the others are copies.
 func (s *Server) face(same *sameness, ids []string) string {
+	t := s.images.twins
 	sum, several := same.sums[ids[0]]
 	if !several {
+		if same.mixed {
+			t.told.Add(ids[0], true)
+		}
 		return ids[0]
 	}
-	t := s.images.twins
 	shown, known := t.shown.Get(sum)
 	if known && slices.Contains(ids, shown) {
 		return shown
@@ -237,10 +243,13 @@ func (s *Server) face(same *sameness, ids []string) string {
 	return first
 }
 
-// rank puts what is known to be a copy behind.
+// rank puts what clients know in front and what is known to be a copy behind.
 func (t *twins) rank(id string) int {
-	if t.copies.Contains(id) {
-		return 1
+	switch {
+	case t.told.Contains(id):
+		return 0
+	case t.copies.Contains(id):
+		return 2
 	}
-	return 0
+	return 1
 }

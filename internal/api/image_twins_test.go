@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"testing"
 
 	"berth/internal/dockertest"
@@ -73,6 +74,21 @@ func TestCopyInAnotherStoreDoesNotChangeTheID(t *testing.T) {
 			if left := d.Images()["app:1"]; left != "" {
 				t.Errorf("%s still has %s after its removal by ID", d.Name(), left)
 			}
+		}
+	}
+}
+
+func TestLoadOfWhatClientsKnowKeepsItsID(t *testing.T) {
+	for _, node := range []string{"n1", "n2"} {
+		f := twoStores(t, map[string][]string{node: {"app:1"}})
+		id := f.idOf("app:1")
+		archive := f.must(200, "GET", "/images/app:1/get", nil).body
+		f.must(200, "DELETE", "/images/app:1", nil)
+		if a := f.send("POST", "/v1.41/images/load", bytes.NewReader(archive)); a.status != 200 {
+			t.Fatalf("load = %d %s", a.status, a.body)
+		}
+		if got := f.idOf("app:1"); got != id {
+			t.Errorf("ID after save on %s and load everywhere = %s, before %s", node, got, id)
 		}
 	}
 }
