@@ -67,9 +67,35 @@ func changeContainer(s *Server, w http.ResponseWriter, r *request) error {
 	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: func(res *http.Response) error {
 		if res.StatusCode < 400 {
 			s.refresh(r.Context(), c.Node, fleet.KindContainer, c.Container.ID)
+			s.awaitDeath(r, c)
 		}
 		return nil
 	}})
+}
+
+// A container that was killed is looked at again for this long, at most this often.
+const (
+	deathPatience = 100 * time.Millisecond
+	deathLook     = 2 * time.Millisecond
+)
+
+// awaitDeath waits a moment for a container that was killed to be seen dead: new engines answer before it is, and here it
+// would be seen later than there. One that is started again at once may never be seen dead.
+func (s *Server) awaitDeath(r *request, c fleet.Ref) {
+	if signal := r.URL.Query().Get("signal"); r.route.pattern != "/containers/{id}/kill" || signal != "" && signal != "KILL" && signal != "SIGKILL" && signal != "9" {
+		return
+	}
+	for began := s.o.Now(); s.o.Now().Sub(began) < deathPatience; {
+		if now, err := s.locate(c.Container.ID); err != nil || !now.Container.Running() {
+			return
+		}
+		select {
+		case <-time.After(deathLook):
+		case <-r.Context().Done():
+			return
+		}
+		s.refresh(r.Context(), c.Node, fleet.KindContainer, c.Container.ID)
+	}
 }
 
 // refresh waits for the snapshot. That it could not be waited for is no fault of the request, which was carried out.

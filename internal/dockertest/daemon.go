@@ -45,6 +45,8 @@ type Options struct {
 	Containers int
 	// ContainerdStore stores images as newer engines do: an ID is the sum of an image's manifest, not of its configuration.
 	ContainerdStore bool
+	// SlowDeath is how long a container lives on after a kill was answered, as with new engines.
+	SlowDeath time.Duration
 	// NoRequestLog leaves Requests empty; RequestCount still counts.
 	NoRequestLog bool
 }

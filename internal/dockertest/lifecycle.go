@@ -172,7 +172,11 @@ func (d *Daemon) killContainer(w http.ResponseWriter, r *request) error {
 	if !c.running() && c.status != "restarting" {
 		return fail(http.StatusConflict, "Cannot kill container: %s: %s", r.name, c.notRunning())
 	}
-	c.kill(n)
+	if d.opt.SlowDeath > 0 {
+		d.after(d.opt.SlowDeath, func() { c.kill(n) })
+	} else {
+		c.kill(n)
+	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
