@@ -37,7 +37,7 @@ func (h *host) configure(ctx context.Context) error {
 	}
 	written := false
 	if doc.changed {
-		if written, err = h.putFile(ctx, path, "644", doc.encode()); err != nil {
+		if written, err = h.replaceFile(ctx, path, "644", doc.encode()); err != nil {
 			return err
 		}
 	}
@@ -49,8 +49,28 @@ func (h *host) configure(ctx context.Context) error {
 	if written || reset {
 		h.say("Setting Docker configuration on the remote daemon...")
 	}
+	if err != nil {
+		return err
+	}
 	h.changed = h.changed || written || reset
+	if h.changed {
+		return nil
+	}
+	// An earlier attempt may have got no further than here.
+	h.changed, err = h.newerThanEngine(ctx, path, dropIn, openrcConf, CAPath, CertPath, KeyPath)
 	return err
+}
+
+// newerThanEngine tells whether one of the files is younger than the engine's start.
+func (h *host) newerThanEngine(ctx context.Context, paths ...string) (bool, error) {
+	script := "pid=/var/run/docker.pid\n[ -e $pid ] || exit 0\nfor f in"
+	for _, p := range paths {
+		script += " " + quote(p)
+	}
+	said, err := h.sh(ctx, script+`; do
+  if [ -e "$f" ] && [ -n "$(find "$f" -newer $pid)" ]; then echo newer; exit 0; fi
+done`, nil)
+	return lastLine(said) == "newer", err
 }
 
 // fill puts what berth wants into daemon.json and returns what must be flags.

@@ -37,7 +37,7 @@ func parseDocument(text []byte) (*document, error) {
 		name := key.(string) // the decoder lets no other key pass
 		var value json.RawMessage
 		if err := dec.Decode(&value); err != nil {
-			return nil, fmt.Errorf("it is not JSON: at %q: %w", name, err)
+			return nil, fmt.Errorf("it is not JSON: at %q: %w", name, cut(err))
 		}
 		if !d.has(name) {
 			d.keys = append(d.keys, name)
@@ -45,12 +45,20 @@ func parseDocument(text []byte) (*document, error) {
 		d.values[name] = value
 	}
 	if _, err := dec.Token(); err != nil {
-		return nil, fmt.Errorf("it is not JSON: %w", err)
+		return nil, fmt.Errorf("it is not JSON: %w", cut(err))
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("there is something after its end")
 	}
 	return d, nil
+}
+
+// cut is for an end in the middle.
+func cut(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 func because(err error) string {

@@ -71,7 +71,7 @@ type symptom struct {
 // symptoms, the most telling first: one trouble often shows the signs of another behind it.
 var symptoms = []symptom{
 	{
-		regexp.MustCompile(`No space left on device|not enough free space|Disk quota exceeded|insufficient space`),
+		regexp.MustCompile(`No space left on device|n.t (have )?enough free (disk )?space|Disk quota exceeded|[Ii]nsufficient (disk )?space|needs [0-9.]+ ?[KMG]i?B (more space )?on the`),
 		"A disk of the host is full: make room there (df -h shows which).",
 	},
 	{
@@ -109,6 +109,10 @@ var symptoms = []symptom{
 	{
 		regexp.MustCompile(`specified both as a flag and in the configuration file`),
 		"The host's own settings of the engine name that option, too: take it out of the unit, of /etc/default/docker, /etc/sysconfig/docker or /etc/conf.d/docker.",
+	},
+	{
+		regexp.MustCompile(`unable to configure the Docker daemon|don't match any configuration option|unknown flag|invalid argument .* for .* flag`),
+		"The engine does not take its settings: mend /etc/docker/daemon.json there, or what was given with --engine-opt.",
 	},
 }
 

@@ -55,6 +55,55 @@ func (h *host) removeFile(ctx context.Context, path string) (bool, error) {
 	return lastLine(said) == "removed", nil
 }
 
+// kept is a file as it was before we changed it.
+type kept struct {
+	path    string
+	content []byte // empty for one that was not there
+}
+
+// replaceFile is putFile that can be taken back.
+func (h *host) replaceFile(ctx context.Context, path, mode string, content []byte) (bool, error) {
+	before, err := h.readFile(ctx, path)
+	if err != nil {
+		return false, err
+	}
+	changed, err := h.putFile(ctx, path, mode, content)
+	if changed {
+		h.kept = append(h.kept, kept{path, before})
+	}
+	return changed, err
+}
+
+// dropFile is removeFile that can be taken back.
+func (h *host) dropFile(ctx context.Context, path string) (bool, error) {
+	before, err := h.readFile(ctx, path)
+	if err != nil {
+		return false, err
+	}
+	removed, err := h.removeFile(ctx, path)
+	if removed {
+		h.kept = append(h.kept, kept{path, before})
+	}
+	return removed, err
+}
+
+// takeBack puts all files back as they were.
+func (h *host) takeBack(ctx context.Context) error {
+	for _, k := range h.kept {
+		var err error
+		if len(k.content) == 0 {
+			_, err = h.removeFile(ctx, k.path)
+		} else {
+			_, err = h.putFile(ctx, k.path, "644", k.content)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	h.kept = nil
+	return nil
+}
+
 // uploadCertificates gives the engine its certificates. They are read when it starts.
 func (h *host) uploadCertificates(ctx context.Context) error {
 	for _, f := range []struct {

@@ -19,9 +19,11 @@ type host struct {
 	free   int // KiB on the disk that takes the packages; -1 if not known
 
 	installed bool   // an engine is there, as a service
+	ran       bool   // and it ran when we came
 	version   string // of the engine
 	changed   bool   // something that the engine reads only when it starts
 	restarted bool
+	kept      []kept // what can be taken back
 }
 
 func newHost(r Runner, c Config) *host {

@@ -2,6 +2,7 @@ package provision
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,7 +25,7 @@ func (h *host) install(ctx context.Context) error {
 	}
 	h.say("Installing Docker...")
 	if err := h.withPackages(ctx, script); err != nil {
-		return err
+		return h.otherWay(err)
 	}
 	if h.installed, err = h.init.knowsEngine(ctx, h); err != nil {
 		return err
@@ -40,6 +41,9 @@ func (h *host) install(ctx context.Context) error {
 func (h *host) keep(ctx context.Context) error {
 	said, err := h.sh(ctx, `dockerd --version 2>/dev/null | sed -n 's/^Docker version \([^ ,]*\).*/\1/p'`, nil)
 	if err != nil {
+		return err
+	}
+	if h.ran, err = h.init.running(ctx, h); err != nil {
 		return err
 	}
 	h.version = lastLine(said)
@@ -73,6 +77,16 @@ func (h *host) canInstall(ctx context.Context) error {
 			"the host's disk has %d MiB left, and Docker takes about %d", h.free>>10, roomKiB>>10)
 	}
 	return nil
+}
+
+// otherWay adds to a failure that there is another way to an engine, where there is.
+func (h *host) otherWay(err error) error {
+	e, ok := errors.AsType[*StepError](err)
+	if !ok || !strings.Contains(e.Command, DefaultURL) || h.family != debian {
+		return err
+	}
+	e.Advice = strings.TrimSpace(e.Advice + "\nA host that reaches nothing but its distribution's packages can have Docker from there: --engine-install-url " + Distro)
+	return e
 }
 
 // isURL tells a script that the user chose from Docker's own, which knows only some distributions.

@@ -33,7 +33,7 @@ func (openrc) setCommand(ctx context.Context, h *host, _, flags, env []string) (
 	if after == string(before) {
 		return false, nil
 	}
-	return h.putFile(ctx, openrcConf, "644", []byte(after))
+	return h.replaceFile(ctx, openrcConf, "644", []byte(after))
 }
 
 // openrcBlock is what berth adds to the settings. OpenRC evaluates the options once more, so their quotes are quoted.
@@ -74,6 +74,10 @@ func withBlock(text, block string) string {
 		out += "\n"
 	}
 	return out + blockBegin + "\n" + block + blockEnd + "\n"
+}
+
+func (openrc) running(ctx context.Context, h *host) (bool, error) {
+	return h.test(ctx, "rc-service docker status >/dev/null 2>&1")
 }
 
 func (openrc) start(ctx context.Context, h *host, again bool) (bool, error) {

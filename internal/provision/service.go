@@ -2,6 +2,8 @@ package provision
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -16,6 +18,8 @@ type service interface {
 	// setCommand makes it start the engine by command, unless that is nil, with options and an environment more. It tells whether
 	// that was any news.
 	setCommand(ctx context.Context, h *host, command, flags, env []string) (changed bool, err error)
+	// running tells whether the engine runs.
+	running(ctx context.Context, h *host) (bool, error)
 	// start has the engine running, now and after the next boot. An engine that runs is started again if it must.
 	start(ctx context.Context, h *host, again bool) (started bool, err error)
 }
@@ -30,7 +34,7 @@ func services(init string) service {
 	return nil
 }
 
-// isFile is true if the test `[ -OP PATH ]` is, on the host.
+// test tells whether a condition of the shell holds on the host.
 func (h *host) test(ctx context.Context, condition string) (bool, error) {
 	said, err := h.sh(ctx, "if "+condition+"; then echo yes; else echo no; fi", nil)
 	return lastLine(said) == "yes", err
@@ -43,7 +47,7 @@ func (h *host) startEngine(ctx context.Context) error {
 		h.say("Restarting the engine...")
 	}
 	if h.restarted, err = h.init.start(ctx, h, h.changed); err != nil {
-		return err
+		return h.backToWork(ctx, err)
 	}
 	h.changed = false
 	said, err := h.sh(ctx, answersScript, nil)
@@ -54,6 +58,23 @@ func (h *host) startEngine(ctx context.Context) error {
 		h.version = strings.TrimPrefix(v, "version ")
 	}
 	return nil
+}
+
+// backToWork has an engine that ran before, and does not with what we gave it, run as it did.
+func (h *host) backToWork(ctx context.Context, cause error) error {
+	e, ok := errors.AsType[*StepError](cause)
+	if !ok || !h.ran || len(h.kept) == 0 || ctx.Err() != nil {
+		return cause
+	}
+	h.say("The engine does not start with these settings: back to those it had...")
+	if err := h.takeBack(ctx); err != nil {
+		return errors.Join(cause, fmt.Errorf("put back its settings: %w", err))
+	}
+	if _, err := h.init.start(ctx, h, true); err != nil {
+		return errors.Join(cause, fmt.Errorf("start it as it was: %w", err))
+	}
+	e.Advice = strings.TrimSpace(e.Advice + "\nUntil then it runs again with the settings that it had before.")
+	return e
 }
 
 // answersScript waits until the engine answers, and prints its version. Where there is no client, that it listens must do.

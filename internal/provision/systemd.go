@@ -26,7 +26,9 @@ func (systemd) knowsEngine(ctx context.Context, h *host) (bool, error) {
 }
 
 func (systemd) command(ctx context.Context, h *host) ([]string, error) {
-	said, err := h.sh(ctx, "systemctl cat docker.service", nil)
+	// What changed on disk since systemd read it is not shown, and would come into force with our own change.
+	said, err := h.sh(ctx, `[ "$(systemctl show --property NeedDaemonReload --value docker.service)" != yes ] || systemctl daemon-reload
+systemctl cat docker.service`, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -123,16 +125,20 @@ func (systemd) setCommand(ctx context.Context, h *host, command, flags, env []st
 	for _, kv := range env {
 		fmt.Fprintf(&b, "Environment=%s\n", unitEnv(kv))
 	}
-	gone, err := h.removeFile(ctx, oldDropIn)
+	gone, err := h.dropFile(ctx, oldDropIn)
 	if err != nil {
 		return false, err
 	}
 	if command == nil && len(flags)+len(env) == 0 {
-		removed, err := h.removeFile(ctx, dropIn)
+		removed, err := h.dropFile(ctx, dropIn)
 		return gone || removed, err
 	}
-	written, err := h.putFile(ctx, dropIn, "644", []byte(b.String()))
+	written, err := h.replaceFile(ctx, dropIn, "644", []byte(b.String()))
 	return gone || written, err
+}
+
+func (systemd) running(ctx context.Context, h *host) (bool, error) {
+	return h.test(ctx, "systemctl is-active --quiet docker.service")
 }
 
 func (systemd) start(ctx context.Context, h *host, again bool) (bool, error) {
