@@ -63,7 +63,7 @@ const holderScript = `for f in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /v
   [ -e "$f" ] || continue
   pid=$(awk -v inode=":$(stat -c %i "$f")" '$2 == "POSIX" && substr($6, length($6) - length(inode) + 1) == inode {print $5; exit}' /proc/locks)
   [ -n "$pid" ] || continue
-  echo "$(tr '\000' ' ' <"/proc/$pid/cmdline" 2>/dev/null || echo "a program") (process $pid has $f)"
+  echo "$(tr '\000' ' ' <"/proc/$pid/cmdline" 2>/dev/null | sed 's/ *$//') (process $pid has $f)"
   exit 0
 done`
 
