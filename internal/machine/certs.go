@@ -37,7 +37,8 @@ func (s *Store) ensureAuthority(ctx context.Context, a AuthOptions, progress fun
 		return err
 	}
 	defer unlock()
-	if !exists(a.CaCertPath) {
+	isNew := !exists(a.CaCertPath)
+	if isNew {
 		progress("Creating CA: " + a.CaCertPath)
 		ca, err := s.Keys.NewAuthority(user())
 		if err != nil {
@@ -51,6 +52,7 @@ func (s *Store) ensureAuthority(ctx context.Context, a AuthOptions, progress fun
 		return err
 	}
 	switch {
+	case isNew: // whose machines would not know a client of another's
 	case !exists(a.ClientCertPath) || !exists(a.ClientKeyPath) || ends(a.ClientCertPath, 0):
 	case ends(a.ClientCertPath, renewBefore) && exists(a.CaPrivateKeyPath):
 	default:

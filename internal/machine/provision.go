@@ -132,25 +132,23 @@ func (s *Store) again(ctx context.Context, drv Driver, m *Machine, upgrade bool,
 
 // runnerAgain is how to run the engine of a machine that there is.
 func (s *Store) runnerAgain(ctx context.Context, drv Driver, m *Machine, upgrade bool) (EngineRunner, error) {
-	switch {
-	case m.Unfinished == "":
-		if err := MustRun(ctx, s, drv, m); err != nil {
-			return nil, err
-		}
-	case m.Unfinished != stepProvision && m.Unfinished != stepEngine:
+	if m.Unfinished != "" && m.Unfinished != stepProvision && m.Unfinished != stepEngine {
 		return nil, fmt.Errorf("machine %q: create stopped at the step %q, before there was a host to go on with: remove it and create it again", m.Name, m.Unfinished)
 	}
 	runner := s.runner(drv, m)
 	over, isProvisioned := runner.(provisioned)
 	switch {
 	case upgrade && isProvisioned:
-		return upgraded{over}, nil
+		runner = upgraded{over}
 	case upgrade:
 		return nil, &NoUpgradeError{m.Name, m.DriverName, m.Plain}
 	case runner == nil && !m.Plain:
 		return nil, fmt.Errorf("machine %q: driver %s knows of no SSH on its host, so that there is no way in to provision it", m.Name, m.DriverName)
 	}
-	return runner, nil
+	if m.Unfinished != "" {
+		return runner, nil
+	}
+	return runner, MustRun(ctx, s, drv, m)
 }
 
 // NoUpgradeError says that the engine's version is not up to us.
