@@ -131,29 +131,34 @@ func reap(filters map[string]bool) error {
 }
 
 func list(path string, into any) error {
-	res, err := docker.Get("http://docker" + path)
+	res, err := ask(http.MethodGet, path, http.StatusOK)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", path, res.Status)
-	}
 	return json.NewDecoder(res.Body).Decode(into)
 }
 
 func remove(path string) error {
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodDelete, "http://docker"+path, nil)
+	res, err := ask(http.MethodDelete, path, http.StatusNoContent)
 	if err != nil {
 		return err
+	}
+	return res.Body.Close()
+}
+
+// ask makes a request that has to be answered with a status.
+func ask(method, path string, status int) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(context.Background(), method, "http://docker"+path, nil)
+	if err != nil {
+		return nil, err
 	}
 	res, err := docker.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusNoContent {
-		return fmt.Errorf("remove %s: %s", path, res.Status)
+	if res.StatusCode != status {
+		return nil, errors.Join(fmt.Errorf("%s %s: %s", method, path, res.Status), res.Body.Close())
 	}
-	return nil
+	return res, nil
 }
