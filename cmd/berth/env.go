@@ -64,6 +64,10 @@ func (p *program) setVariables(ctx context.Context, names []string, o envOptions
 	if err != nil {
 		return nil, err
 	}
+	if key := sshKey(h.Instance); h.Plain && key != "" {
+		// On stderr, so that no shell takes it for a command.
+		p.warn("The docker command reaches %s with this computer's ssh, which knows of the machine's key only from its agent: ssh-add %s", h.Name, key)
+	}
 	tls := !h.UsesTLS() // an engine without it must not meet a client that wants it
 	vars := []variable{
 		{name: "DOCKER_TLS_VERIFY", value: "1", unset: tls},

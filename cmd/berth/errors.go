@@ -83,6 +83,7 @@ func flatten(err error) []error {
 func (p *program) hint(err error) string {
 	var (
 		missing    *machine.NotExistError
+		fixed      *machine.NoUpgradeError
 		exists     *machine.ExistsError
 		unfinished *machine.UnfinishedError
 		usage      *usageError
@@ -91,6 +92,8 @@ func (p *program) hint(err error) string {
 	switch {
 	case errors.As(err, &missing):
 		return fmt.Sprintf(` Use "%[1]s ls" to list machines. Use "%[1]s create" to add a new one.`, p.name)
+	case errors.As(err, &fixed) && fixed.DriverName == "local":
+		return fmt.Sprintf("\nIts engine is this computer's own dockerd: upgrade that (apt-get install --only-upgrade docker.io), then: %s restart %s", p.name, fixed.Name)
 	case errors.As(err, &exists):
 		return fmt.Sprintf("\nUse another name, or remove that machine: %s rm %s", p.name, exists.Name)
 	case errors.As(err, &unfinished) && unfinished.Resume:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -67,10 +68,17 @@ func (p *program) workOn(ctx context.Context, names []string, f progressFlags,
 		return err
 	}
 	defer p.refreshContexts(hosts[0].store)
-	return p.showing(style, all, func(steps *term.Progress) error {
+	unfinished := slices.DeleteFunc(slices.Clone(hosts), func(h host) bool { return h.Unfinished == "" })
+	err = p.showing(style, all, func(steps *term.Progress) error {
 		return each(ctx, hosts, func(ctx context.Context, h host) (err error) {
 			defer func() { steps.Done(h.Name, err) }()
 			return do(ctx, h.store, h.driver, h.Machine, steps.For(h.Name))
 		})
 	})
+	for _, h := range unfinished {
+		if h.Unfinished == "" && !p.dropIn() { // what its create would have done at its end
+			p.offerMachineContexts(h.store, h.Name)
+		}
+	}
+	return err
 }

@@ -129,6 +129,8 @@ func (s *Store) bringEngine(ctx context.Context, drv Driver, m *Machine, progres
 	switch {
 	case runner == nil && !m.Plain:
 		return nil // an engine that is no business of ours
+	case m.Plain && !m.hasSSH():
+		return fmt.Errorf("driver %s knows of no SSH on its host, through which its engine could be used as it is", m.DriverName)
 	case own:
 		if err := s.step(m, stepEngine); err != nil {
 			return err
