@@ -126,6 +126,9 @@ func (s *Store) again(ctx context.Context, drv Driver, m *Machine, upgrade bool,
 	if err := s.engineUp(ctx, runner, m, false, progress); err != nil {
 		return s.stillUnfinished(m, err)
 	}
+	if m.Unfinished != "" {
+		progress("Docker is up and running!")
+	}
 	m.Unfinished, m.Problem = "", ""
 	return s.Save(m)
 }

@@ -45,6 +45,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// outsideNet is the network namespace that the suite was started in, for what must be fetched.
+var outsideNet *os.File
+
 // needs are what the suite cannot do without; make test installs them.
 var needs = []string{"dockerd", "containerd", "runc", "docker", "docker-compose", "iptables", "busybox", "sshd", "ip", "nsenter", "pgrep", "curl"}
 
@@ -73,6 +76,9 @@ func outside() (int, error) {
 	// Whoever ends the suite in its midst ends the namespaces only; what the kernel keeps is then taken away as always.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer stop()
+	if outsideNet, err = os.Open("/proc/self/ns/net"); err != nil {
+		return 1, err
+	}
 	before := cgroups()
 	cmd := again(ctx, "init")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -97,6 +103,7 @@ func initProcess() (int, error) {
 	if err := prepare(); err != nil {
 		return 1, err
 	}
+	outsideNet = os.NewFile(3, "the network outside")
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT) // the outside ends the namespace whole
 	cmd := again(context.Background(), "test")
 	if err := cmd.Start(); err != nil {
@@ -142,6 +149,7 @@ func again(ctx context.Context, stage string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), stageEnv+"="+stage)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{outsideNet}
 	return cmd
 }
 
@@ -158,6 +166,8 @@ func exitCode(err error) (int, error) {
 
 // suite builds berth, runs the tests and ends the shared fleet.
 func suite(m *testing.M) int {
+	syscall.CloseOnExec(3)
+	outsideNet = os.NewFile(3, "the network outside")
 	scratch = os.TempDir() // which outside has made
 	binary = filepath.Join(scratch, "berth")
 	build := exec.CommandContext(context.Background(), "go", "build", "-o", binary, "berth/cmd/berth")
