@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"strings"
 	"time"
@@ -215,9 +216,10 @@ func (s *Store) runEngine(ctx context.Context, runner EngineRunner, m *Machine, 
 			return err
 		}
 	}
-	switch runner.(type) {
-	case provisioned, upgraded: // they have more to say
-	default:
+	_, isProvisioned := runner.(provisioned)
+	_, isUpgraded := runner.(upgraded)
+	overSSH := isProvisioned || isUpgraded
+	if !overSSH { // that has more to say
 		progress("Starting the engine...")
 	}
 	err := runner.RunEngine(ctx, m.Instance, EngineConfig{
@@ -230,7 +232,18 @@ func (s *Store) runEngine(ctx context.Context, runner EngineRunner, m *Machine, 
 		return err
 	}
 	progress("Checking connection to Docker...")
-	return s.waitEngine(ctx, m)
+	err = s.waitEngine(ctx, m)
+	if err != nil && overSSH && outOfReach(err) {
+		return fmt.Errorf("%w\nOn the host the engine answers. What lets nobody through to %s is in between: a security group, a firewall, an address that is not the host's",
+			err, strings.TrimPrefix(m.URL(), "tcp://"))
+	}
+	return err
+}
+
+// outOfReach tells whether no connection came about, rather than one that went wrong.
+func outOfReach(err error) bool {
+	dial, ok := errors.AsType[*net.OpError](err)
+	return ok && dial.Op == "dial" || errors.Is(err, context.DeadlineExceeded)
 }
 
 // undo takes back a create that stopped with cause. ctx may be what stopped it, so undoing has time of its own.

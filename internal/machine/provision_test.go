@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"berth/internal/machine"
 )
@@ -126,6 +127,30 @@ func TestAProvisioningThatFailedIsKeptAndFinished(t *testing.T) {
 	if st := machine.Ask(t.Context(), s, d, m); st.State != machine.StateRunning || st.Err != nil || m.Unfinished != "" {
 		t.Errorf("finished, it is %+v, unfinished %q", st, m.Unfinished)
 	}
+}
+
+// deaf is a provisioner of hosts behind a firewall.
+type deaf struct{ *reach }
+
+func (deaf) Provision(context.Context, *machine.Machine, machine.EngineConfig, bool) error {
+	return nil
+}
+
+func TestAnEngineOutOfReachIsNotTheHostsFault(t *testing.T) {
+	s, r, d := distantStore(t)
+	s.Provisioner = deaf{r}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	wantError(t, machine.Create(ctx, s, unlistened{d}, options("web1")), "wait for the engine", "On the host the engine answers", "security group")
+}
+
+// unlistened is distant, with nobody at the engine's port.
+type unlistened struct{ distant }
+
+func (u unlistened) Create(ctx context.Context, spec machine.Spec) (machine.Instance, error) {
+	i, err := u.distant.Create(ctx, spec)
+	i.EnginePort = 1
+	return i, err
 }
 
 func TestAnUnfinishedMachineCanBeRemoved(t *testing.T) {

@@ -34,7 +34,7 @@ func parseDocument(text []byte) (*document, error) {
 		if err != nil {
 			return nil, fmt.Errorf("it is not JSON: %w", err)
 		}
-		name := key.(string) // the decoder lets no other key pass
+		name, _ := key.(string) // the decoder lets no other key pass
 		var value json.RawMessage
 		if err := dec.Decode(&value); err != nil {
 			return nil, fmt.Errorf("it is not JSON: at %q: %w", name, cut(err))

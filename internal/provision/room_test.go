@@ -26,7 +26,6 @@ type room struct {
 	dir  string
 	said []string // progress
 	ran  []string // scripts
-	user string   // "" for root
 }
 
 const debianRelease = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\nID=debian\n"

@@ -27,7 +27,8 @@ func quote(s string) string {
 
 // special is true for all that a shell, or systemd, might see more in than itself.
 func special(r rune) bool {
-	return !(r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r)) || strings.ContainsRune("-_./:=,+@", r))
+	plain := r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r))
+	return !plain && !strings.ContainsRune("-_./:=,+@", r)
 }
 
 // unitQuote makes one word of s for a command line in a systemd unit.
