@@ -241,3 +241,5 @@ func (r *room) forget() {
 	}
 	r.said, r.ran = nil, nil
 }
+
+func inode(info fs.FileInfo) uint64 { return info.Sys().(*syscall.Stat_t).Ino }
