@@ -118,10 +118,10 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 		}
 	}
 	// The umask is the process's: nothing else makes files while the command starts.
-	old := syscall.Umask(0o177)
+	restore := ownFilesOnly()
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "unix", path)
-	syscall.Umask(old)
+	restore()
 	if err != nil {
 		return nil, fmt.Errorf("-H unix://%s: %w", path, err)
 	}

@@ -219,7 +219,7 @@ func noNodeFits(t *testing.T, w *world) {
 
 func devContainers(t *testing.T, w *world) {
 	// What the dev containers' command line does with a workspace in a volume; its helpers have to be beside it.
-	const label = "devcontainer.local_folder=/work/project"
+	const label = "devcontainer.local_folder=/home/me/project"
 	must(t, w.docker("volume", "create", "vscode"))
 	must(t, w.docker("run", "--rm", "-v", "vscode:/workspaces", "busybox", "sh", "-c", "mkdir -p /workspaces/project; echo code >/workspaces/project/file"))
 	events := w.docker("events", "--format", "json", "--filter", "event=start", "--filter", "label="+label)
