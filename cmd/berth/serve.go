@@ -250,7 +250,7 @@ func runEndpoint(ctx context.Context, c *cluster.Cluster, sources []cluster.Sour
 	}
 	g.Go(func() error {
 		<-ctx.Done()
-		return shutdown(server, tunnels)
+		return shutdown(server, tunnels, log)
 	})
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) {
@@ -262,11 +262,13 @@ func runEndpoint(ctx context.Context, c *cluster.Cluster, sources []cluster.Sour
 // shutdownLimit is how long clients have to end what they began; streams are then cut.
 const shutdownLimit = 3 * time.Second
 
-func shutdown(server *http.Server, tunnels *proxy.Tunnels) error {
+func shutdown(server *http.Server, tunnels *proxy.Tunnels, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 	defer cancel()
 	err := server.Shutdown(ctx)
-	tunnels.Drain(ctx)
+	if cut := tunnels.Drain(ctx); cut != nil {
+		log.Info("streams were cut", "reason", cut)
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return server.Close()
 	}

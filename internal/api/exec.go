@@ -50,7 +50,7 @@ func createExec(s *Server, w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: editBody(func(b []byte) ([]byte, error) {
+	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: editBody(func(b []byte) ([]byte, error) { //nolint:bodyclose // proxy closes it
 		var made struct {
 			ID string `json:"Id"`
 		}

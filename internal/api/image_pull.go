@@ -47,12 +47,12 @@ var errNoNode = unavailable("no healthy node is available in the fleet")
 
 // pullOn hands the pull to one node, whose progress is the client's.
 func (s *Server) pullOn(w http.ResponseWriter, r *request, n *fleet.Node, ref string) error {
-	return s.forward(w, r, n, forwarding{before: atEnd(func() { s.imagesChanged(r, n, ref) })})
+	return s.forward(w, r, n, forwarding{before: atEnd(func() { s.imagesChanged(r, n, ref) })}) //nolint:bodyclose // proxy closes it
 }
 
 // pullWanted is pullOn for a create that waits. One that cannot have its image waits no longer.
 func (s *Server) pullWanted(w http.ResponseWriter, r *request, n *fleet.Node, ref string) error {
-	end := atEnd(func() { s.imagesChanged(r, n, ref) })
+	end := atEnd(func() { s.imagesChanged(r, n, ref) }) //nolint:bodyclose // proxy closes it
 	return s.forward(w, r, n, forwarding{before: func(res *http.Response) error {
 		if res.StatusCode >= 400 {
 			s.unwantImage(r, ref)

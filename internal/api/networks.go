@@ -268,7 +268,7 @@ func inspectNetwork(s *Server, w http.ResponseWriter, r *request) error {
 			break
 		}
 	}
-	return s.forward(w, r, n, forwarding{path: "/networks/" + first.Network.ID, before: editBody(func(b []byte) ([]byte, error) {
+	return s.forward(w, r, n, forwarding{path: "/networks/" + first.Network.ID, before: editBody(func(b []byte) ([]byte, error) { //nolint:bodyclose // proxy closes it
 		if first.Network.Predefined() || first.Network.Scope == "local" {
 			return ownedBy(b, n)
 		}

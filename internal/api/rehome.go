@@ -85,7 +85,7 @@ func (s *Server) move(ctx context.Context, y *young, from, to *fleet.Node) (*you
 		}
 		return nil, err
 	}
-	s.o.Log.Info("moved before its first use", "object", y.object.String(), "from", from.Name, "to", to.Name)
+	s.o.Log.Info("moved before its first use", "object", y.String(), "from", from.Name, "to", to.Name)
 	return moved, nil
 }
 
@@ -131,7 +131,7 @@ func (s *Server) remake(ctx context.Context, n *fleet.Node, y *young) (*young, e
 // depart makes lookups of the object wait until the function that it returns is called.
 func (g *groups) depart(y *young) (arrive func()) {
 	ch := make(chan struct{})
-	names := []string{y.object.String(), string(y.kind) + " " + y.mark}
+	names := []string{y.String(), string(y.kind) + " " + y.mark}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, name := range names {

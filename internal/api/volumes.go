@@ -144,7 +144,7 @@ func inspectVolume(s *Server, w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return s.forward(w, r, v.Node, forwarding{path: r.ownPath(v.Volume.Name), before: editBody(func(b []byte) ([]byte, error) {
+	return s.forward(w, r, v.Node, forwarding{path: r.ownPath(v.Volume.Name), before: editBody(func(b []byte) ([]byte, error) { //nolint:bodyclose // proxy closes it
 		if v.Volume.Scope == "global" {
 			return b, nil
 		}
@@ -285,7 +285,7 @@ func (s *Server) pruneAnonymous(ctx context.Context, n *fleet.Node, r *request, 
 	var names []string
 	for _, v := range list.Volumes {
 		label := func(k string) (string, bool) { value, ok := v.Labels[k]; return value, ok }
-		if anonymousName.MatchString(v.Name) && f.labels("label", label) && !(f.has("label!") && f.labels("label!", label)) {
+		if anonymousName.MatchString(v.Name) && f.labels("label", label) && (!f.has("label!") || !f.labels("label!", label)) {
 			names = append(names, v.Name)
 		}
 	}

@@ -251,12 +251,11 @@ func TestOneNameIsGivenOnceUnder64Creates(t *testing.T) {
 			res, _, err := r.create(t.Context(), fmt.Sprintf("web%d", i%4))
 			mu.Lock()
 			defer mu.Unlock()
-			switch {
-			case err == nil:
-				codes[res.Status]++
-			default:
+			if err != nil {
 				codes[fmt.Sprintf("%T", err)]++
+				return
 			}
+			codes[res.Status]++
 		})
 	}
 	wg.Wait()

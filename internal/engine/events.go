@@ -74,7 +74,7 @@ func (e *Engine) openEvents(ctx context.Context, p *probed) (*stream, error) {
 		cancel(nil)
 		return nil, err
 	}
-	res, err := e.tr.RoundTrip(r)
+	res, err := e.tr.RoundTrip(r) //nolint:bodyclose // stream.close does
 	timer.Stop()
 	if err != nil {
 		err = cause(ctx, err)

@@ -75,8 +75,8 @@ func (e *Engine) Forward(w http.ResponseWriter, r *http.Request, o proxy.Options
 // answering is a request's context that also ends when the engine is lost before it has answered. Streams that have begun
 // are left alone: they go on if the engine comes back to its senses.
 type answering struct {
-	context.Context
-	stop func() bool
+	context.Context //nolint:containedctx // it is a context, with one thing added
+	stop            func() bool
 }
 
 func (a *answering) answered() { a.stop() }

@@ -100,10 +100,16 @@ func (s Spec) Keep(i Instance) error {
 	return s.Save(i)
 }
 
-// String, Int, Bool and Strings read a flag's value; one that is absent or of another type is the zero value.
-func (s Spec) String(name string) string    { v, _ := s.Values[name].(string); return v }
-func (s Spec) Int(name string) int          { v, _ := s.Values[name].(int); return v }
-func (s Spec) Bool(name string) bool        { v, _ := s.Values[name].(bool); return v }
+// String reads a flag's value; one that is absent or of another type is the zero value.
+func (s Spec) String(name string) string { v, _ := s.Values[name].(string); return v }
+
+// Int is String for a number.
+func (s Spec) Int(name string) int { v, _ := s.Values[name].(int); return v }
+
+// Bool is String for a switch.
+func (s Spec) Bool(name string) bool { v, _ := s.Values[name].(bool); return v }
+
+// Strings is String for a list.
 func (s Spec) Strings(name string) []string { v, _ := s.Values[name].([]string); return v }
 
 // Instance is what is known of a host after Create. It is stored in config.json: the base fields as docker-machine's
@@ -157,6 +163,7 @@ type EngineOptions struct {
 // State is a machine's state, with docker-machine's numbers and words.
 type State int
 
+// The states.
 const (
 	StateNone State = iota
 	StateRunning

@@ -48,7 +48,7 @@ func (p *plan) find(ref string) (map[*fleet.Node]bool, error) {
 	var missing *fleet.NotFoundError
 	switch {
 	case errors.As(err, &missing):
-		return nil, nil
+		return map[*fleet.Node]bool{}, nil
 	case err != nil:
 		return nil, err
 	}
