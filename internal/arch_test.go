@@ -33,6 +33,7 @@ var arrows = map[string][]string{
 	"driver/plugin":     {"machine"},
 	"driver/drivertest": {"machine"},
 	"rawjson":           {},
+	"relay":             {"fleet"},
 	"schedule":          {"fleet"},
 	"engine":            {"fleet", "proxy", "rawjson"},
 	"cluster":           {"engine", "schedule", "fleet", "proxy", "rawjson"},

@@ -70,7 +70,7 @@ func servePlace(env *testscript.Env, socket string, addrs []string) error {
 	handler := api.New(c, api.Options{Version: "test", APIMax: apiMax, ID: "test", Log: log, Ready: c.Looked()})
 	done := make(chan error, 1)
 	go func() {
-		done <- runEndpoint(ctx, c, []cluster.Source{&addrSource{source: source, log: log}}, handler, []net.Listener{l}, tunnels, log)
+		done <- runEndpoint(ctx, c, []cluster.Source{&addrSource{source: source, log: log}}, handler, []net.Listener{l}, tunnels, nil, log)
 	}()
 	env.Defer(func() {
 		stop()

@@ -24,6 +24,7 @@ import (
 	"berth/internal/dockercontext"
 	"berth/internal/engine"
 	"berth/internal/proxy"
+	"berth/internal/relay"
 	"berth/internal/schedule"
 )
 
@@ -54,6 +55,7 @@ type serveOptions struct {
 	createRetry  int
 	uniquePorts  bool
 	portRange    string
+	socket       string
 }
 
 func (p *program) serveCmd() *cobra.Command {
@@ -106,6 +108,7 @@ func (p *program) serveFlags(cmd *cobra.Command, o *serveOptions) {
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.BoolVar(&o.uniquePorts, "unique-ports", false, "Give published ports without a host port one that is unique over the fleet")
 	f.StringVar(&o.portRange, "port-range", "20000-29999", "Where --unique-ports takes them from")
+	f.StringVar(&o.socket, "socket", socketNode, "What containers get that mount /var/run/docker.sock: their node's engine (node) or the fleet")
 	f.BoolVar(&o.noContext, "no-context", false, "Make no docker context")
 	f.BoolVar(&o.use, "use", false, "Switch the docker client to the context")
 	for _, old := range []string{"experimental", "refresh-on-node-filter"} {
@@ -150,6 +153,9 @@ func (o *serveOptions) check() error {
 	}
 	if _, err := cluster.ParsePortRange(o.portRange); err != nil {
 		return fmt.Errorf("--port-range: %w", err)
+	}
+	if o.socket != socketNode && o.socket != socketFleet {
+		return fmt.Errorf("--socket %s: want node or fleet", o.socket)
 	}
 	return o.tls.check()
 }
@@ -220,15 +226,23 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 		return err
 	}
 	release, _ := buildVersion()
-	handler := api.New(c, api.Options{Version: release, APIMax: o.apiMax, ID: id, CORS: o.cors, Log: log, Ready: c.Looked()})
+	options := api.Options{Version: release, APIMax: o.apiMax, ID: id, CORS: o.cors, Log: log, Ready: c.Looked()}
+	var relays *relay.Relays
+	if o.socket == socketFleet {
+		if relays, err = newRelays(c, log); err != nil {
+			return err
+		}
+		options.Sockets, listeners = relays, append(listeners, relays)
+	}
+	handler := api.New(c, options)
 	if err := p.offerContext(o, log); err != nil {
 		return err
 	}
-	return runEndpoint(ctx, c, sources, handler, listeners, tunnels, log)
+	return runEndpoint(ctx, c, sources, handler, listeners, tunnels, relays, log)
 }
 
-// runEndpoint runs the cluster and the HTTP server together; the end of either ends both.
-func runEndpoint(ctx context.Context, c *cluster.Cluster, sources []cluster.Source, handler http.Handler, listeners []net.Listener, tunnels *proxy.Tunnels, log *slog.Logger) error {
+// runEndpoint runs the cluster and the HTTP server together; the end of either ends both. relays may be nil.
+func runEndpoint(ctx context.Context, c *cluster.Cluster, sources []cluster.Source, handler http.Handler, listeners []net.Listener, tunnels *proxy.Tunnels, relays *relay.Relays, log *slog.Logger) error {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
@@ -239,6 +253,12 @@ func runEndpoint(ctx context.Context, c *cluster.Cluster, sources []cluster.Sour
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.Run(ctx, sources...) })
+	// What came through relays is given the time that other clients are given.
+	relaying, release := context.WithCancel(context.WithoutCancel(ctx))
+	defer release()
+	if relays != nil {
+		g.Go(func() error { return relays.Run(relaying) })
+	}
 	for _, l := range listeners {
 		log.Info("serving", "addr", l.Addr().Network()+"://"+l.Addr().String())
 		g.Go(func() error {
@@ -250,6 +270,7 @@ func runEndpoint(ctx context.Context, c *cluster.Cluster, sources []cluster.Sour
 	}
 	g.Go(func() error {
 		<-ctx.Done()
+		defer release()
 		return shutdown(server, tunnels, log)
 	})
 	err := g.Wait()

@@ -40,6 +40,8 @@ type creation struct {
 	openings []opening
 	// translated is what the last build left to be done on its node.
 	translated translation
+	// socket is where the node of the last build has the fleet's socket; "" if the container gets the node's own.
+	socket string
 }
 
 // createConfig is what is read of the body of POST /containers/create.
@@ -90,6 +92,9 @@ func createContainer(s *Server, w http.ResponseWriter, r *request) error {
 			return nil, err
 		}
 		if err := s.openPorts(r.Context(), n, c, claim); err != nil {
+			return nil, err
+		}
+		if err := s.offerSocket(r.Context(), n, c); err != nil {
 			return nil, err
 		}
 		return c.build(r.Context(), s.fleet.Snapshot(), n, swarmID)
@@ -201,6 +206,7 @@ func (s *Server) placement(ctx context.Context, c *creation) (*schedule.Request,
 			req.Arch = parts[1]
 		}
 	}
+	s.requireSocket(req, c)
 	return req, nil
 }
 
@@ -326,7 +332,7 @@ func (c *creation) rewriteHost(o *rawjson.Object, snap *fleet.Snapshot) error {
 	}
 	set("Links", h.Links, eachOf(h.Links, func(l string) string { return bareContainer(snap, l, ":") }))
 	set("VolumesFrom", h.VolumesFrom, eachOf(h.VolumesFrom, func(v string) string { return bareContainer(snap, v, ":") }))
-	set("Binds", h.Binds, eachOf(h.Binds, func(b string) string { return bareSource(snap, b) }))
+	set("Binds", h.Binds, eachOf(h.Binds, func(b string) string { return c.socketBind(bareSource(snap, b)) }))
 	for key, mode := range map[string]string{"NetworkMode": h.NetworkMode, "IpcMode": h.IpcMode, "PidMode": h.PidMode} {
 		is := mode
 		if other, ok := strings.CutPrefix(mode, "container:"); ok {
@@ -339,7 +345,7 @@ func (c *creation) rewriteHost(o *rawjson.Object, snap *fleet.Snapshot) error {
 			changed = true
 		}
 	}
-	if mounts, err := bareMounts(snap, host); err != nil {
+	if mounts, err := c.rewriteMounts(snap, host); err != nil {
 		return err
 	} else if mounts != nil {
 		host.Set("Mounts", mounts)
@@ -351,8 +357,9 @@ func (c *creation) rewriteHost(o *rawjson.Object, snap *fleet.Snapshot) error {
 	return nil
 }
 
-// bareMounts takes the node off the mounts whose source is node/volume; nil if there is none.
-func bareMounts(snap *fleet.Snapshot, host *rawjson.Object) ([]json.RawMessage, error) {
+// rewriteMounts takes the node off the mounts whose source is node/volume, and gives those of the docker socket the fleet's; nil
+// if there is none.
+func (c *creation) rewriteMounts(snap *fleet.Snapshot, host *rawjson.Object) ([]json.RawMessage, error) {
 	if !host.Has("Mounts") {
 		return nil, nil
 	}
@@ -370,8 +377,15 @@ func bareMounts(snap *fleet.Snapshot, host *rawjson.Object) ([]json.RawMessage, 
 		if err := errors.Join(m.Decode("Type", &kind), m.Decode("Source", &source)); err != nil {
 			return nil, invalidf("request body: Mounts: %v", err)
 		}
-		if bare := bareSource(snap, source); kind == "volume" && bare != source {
-			m.Set("Source", bare)
+		is := source
+		switch kind {
+		case "volume":
+			is = bareSource(snap, source)
+		case "bind":
+			is = c.socketSource(source)
+		}
+		if is != source {
+			m.Set("Source", is)
 			raws[i], changed = m.Bytes(), true
 		}
 	}

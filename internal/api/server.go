@@ -66,6 +66,8 @@ type Options struct {
 	// Ready ends when the fleet has been looked at once; requests wait for it a moment. nil for at once.
 	Ready <-chan struct{}
 	Now   func() time.Time
+	// Sockets are what containers get that mount /var/run/docker.sock; nil leaves them their node's own.
+	Sockets Sockets
 }
 
 // Server is the endpoint's http.Handler.

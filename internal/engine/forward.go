@@ -10,7 +10,8 @@ import (
 )
 
 // Do sends one request to the engine and returns its answer, whatever its status. r.URL is the path with its version and the
-// query; ctx ends the call, its body included. An engine that stops answering meanwhile ends it too.
+// query; ctx ends the call, its body included. An engine that stops answering meanwhile ends it too. The body of an answer
+// 101 is the stream itself, an io.ReadWriteCloser, which only Close ends.
 func (e *Engine) Do(ctx context.Context, r *http.Request) (*http.Response, error) {
 	ctx, release, err := e.whileAnswering(ctx)
 	if err != nil {
@@ -28,7 +29,11 @@ func (e *Engine) Do(ctx context.Context, r *http.Request) (*http.Response, error
 		return nil, err
 	}
 	e.hear()
-	res.Body = &releasing{res.Body, release}
+	if stream, ok := res.Body.(io.ReadWriteCloser); ok {
+		res.Body = &releasingStream{stream, release}
+	} else {
+		res.Body = &releasing{res.Body, release}
+	}
 	return res, nil
 }
 
@@ -40,6 +45,18 @@ type releasing struct {
 
 func (r *releasing) Close() error {
 	err := r.ReadCloser.Close()
+	r.release()
+	return err
+}
+
+// releasingStream is releasing for what follows a 101.
+type releasingStream struct {
+	io.ReadWriteCloser
+	release func()
+}
+
+func (r *releasingStream) Close() error {
+	err := r.ReadWriteCloser.Close()
 	r.release()
 	return err
 }

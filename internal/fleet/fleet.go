@@ -35,6 +35,7 @@ const (
 	LabelNode        = "berth.node"  // synthetic: shown in lists and inspect, never stored
 	LabelPrefix      = "berth."      // stripped from what clients send
 	LabelGroup       = "berth.group" // the one berth label that clients may set: objects with the same value share a node
+	LabelRelay       = "berth.relay" // on what carries the fleet's socket to containers: berth's own, and no load
 	LabelSwarmID     = "com.docker.swarm.id"
 	LabelConstraints = "com.docker.swarm.constraints"
 	LabelAffinities  = "com.docker.swarm.affinities"

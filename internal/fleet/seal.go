@@ -63,10 +63,11 @@ func (n *Node) Facts() *Facts {
 }
 
 func newFacts(n *Node, sum Sum, old *Facts) *Facts {
+	relays, running := relaysOf(n.Containers)
 	f := &Facts{
 		Hash: fnv(n.ID), Memory: n.Memory, NanoCPUs: n.CPUs * 1e9, Slots: slots(n.Labels),
 		UsedMemory: sum.Memory, UsedNanoCPUs: sum.NanoCPUs,
-		Containers: int32(len(n.Containers)), Running: int32(sum.Running + sum.Paused),
+		Containers: int32(len(n.Containers)) - relays, Running: int32(sum.Running+sum.Paused) - running,
 		ofLabels: n.Labels, ofContainers: n.Containers, ofImages: n.Images,
 	}
 	f.addPorts(n.Containers)
@@ -82,6 +83,20 @@ func newFacts(n *Node, sum Sum, old *Facts) *Facts {
 		f.images.Store(old.images.Load())
 	}
 	return f
+}
+
+// relaysOf counts berth's own containers, which have no part in where others go.
+func relaysOf(cs []*Container) (all, running int32) {
+	for _, c := range cs {
+		if _, is := c.Labels[LabelRelay]; !is {
+			continue
+		}
+		all++
+		if c.Running() {
+			running++
+		}
+	}
+	return all, running
 }
 
 func same[T any](a, b []T) bool {
