@@ -203,3 +203,16 @@ func BenchmarkSeal(b *testing.B) {
 		next.Seal()
 	}
 }
+
+func TestRelaysAreNoLoad(t *testing.T) {
+	relay := map[string]string{LabelRelay: "1"}
+	n := (&Node{ID: "n", Containers: []*Container{
+		{ID: "1", State: "running"}, {ID: "2", State: "exited"}, {ID: "3", State: "running", Labels: relay}, {ID: "4", State: "exited", Labels: relay},
+	}}).Seal()
+	if f := n.Facts(); f.Containers != 2 || f.Running != 1 {
+		t.Errorf("%d containers, %d of them running, want 2 and 1", f.Containers, f.Running)
+	}
+	if n.Sum.Running != 2 || n.Sum.Stopped != 2 {
+		t.Errorf("docker info counts %d running and %d stopped, want 2 of each", n.Sum.Running, n.Sum.Stopped)
+	}
+}

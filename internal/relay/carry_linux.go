@@ -8,8 +8,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/libp2p/go-yamux/v5"
@@ -93,60 +91,34 @@ func carry(ctx context.Context, client *net.UnixConn, session *yamux.Session) {
 	if err != nil {
 		return // the session has ended, and the client sees its end
 	}
-	t := &transit{client: client, stream: stream}
 	var in sync.WaitGroup
-	in.Go(t.input)
-	t.output()
+	in.Go(func() { input(stream, client) })
+	output(client, stream)
 	in.Wait()
 	_ = stream.Reset() // nothing is left to say; it frees what a manager that does not listen would hold
 }
 
-// transit is one connection on its way.
-type transit struct {
-	client     *net.UnixConn
-	stream     *yamux.Stream
-	outputOver atomic.Bool
-}
-
-// input carries what the client says. Its end is passed on; its death, which looks the same to who reads, ends the output too.
-func (t *transit) input() {
-	_, err := io.Copy(t.stream, t.client)
-	var reset *yamux.StreamError
+// input carries what the client says, and passes its end on. A client that has died looks the same to who reads; it shows when
+// there is something to tell it.
+func input(stream *yamux.Stream, client *net.UnixConn) {
+	_, err := io.Copy(stream, client)
+	var refused *yamux.StreamError
 	switch {
-	case errors.As(err, &reset):
-		return // the manager takes no more, but may have something to say
+	case errors.As(err, &refused): // the manager takes no more, but may have something to say
 	case err != nil:
-		_ = t.stream.Reset() // fails only if it has ended
-		return
+		_ = stream.Reset() // fails only if it has ended
+	default:
+		_ = stream.CloseWrite() // likewise
 	}
-	_ = t.stream.CloseWrite() // one that cannot be told has ended, which output sees
-	if t.awaitDeath() && !t.outputOver.Load() {
-		_ = t.stream.Reset() // as above
-	}
-}
-
-// awaitDeath waits until the client has closed both directions; false means that we did.
-func (t *transit) awaitDeath() bool {
-	raw, err := t.client.SyscallConn()
-	if err != nil {
-		return false
-	}
-	err = raw.Read(func(fd uintptr) bool {
-		fds := []unix.PollFd{{Fd: int32(fd)}} // a hang-up is always told
-		_, err := unix.Poll(fds, 0)
-		return err == nil && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
-	})
-	return err == nil
 }
 
 // output carries what the manager says. After its end the client is given a moment to end its own.
-func (t *transit) output() {
-	_, err := io.Copy(t.client, t.stream)
-	t.outputOver.Store(true)
-	if err != nil && !errors.Is(err, syscall.EPIPE) || t.client.CloseWrite() != nil {
-		_ = t.client.Close() // cut, as the stream was, or gone: both end the input
+func output(client *net.UnixConn, stream *yamux.Stream) {
+	_, err := io.Copy(client, stream)
+	if err != nil || client.CloseWrite() != nil {
+		_ = client.Close() // cut, as the stream was, or gone: both end the input
 		return
 	}
-	_ = t.client.SetReadDeadline(time.Now().Add(linger)) // fails only on a closed one
-	_ = t.stream.SetWriteDeadline(time.Now().Add(linger))
+	_ = client.SetReadDeadline(time.Now().Add(linger)) // fails only on a closed one
+	_ = stream.SetWriteDeadline(time.Now().Add(linger))
 }
