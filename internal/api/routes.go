@@ -11,7 +11,7 @@ func routes() []route {
 func containerRoutes() []route {
 	return []route{
 		{"GET", "/containers/json", merged, listContainers, "from memory; names, label berth.node and filter node are added"},
-		{"POST", "/containers/create", placed, createContainer, "constraints, affinities and filters choose the node"},
+		{"POST", "/containers/create", placed, createContainer, "constraints, affinities and filters choose the node; with --socket=fleet a mounted docker.sock is the fleet's"},
 		{"POST", "/containers/prune", all, pruneContainers, ""},
 		{"GET", "/containers/{id}/json", owner, inspectContainer, "object Node and label berth.node are added"},
 		{"GET", "/containers/{id}/top", owner, passContainer, ""},
