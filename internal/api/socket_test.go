@@ -36,7 +36,7 @@ func (f *testFleet) withSockets(s *testSockets) *testFleet {
 	other := *f
 	other.api = New(f.cluster, Options{Version: "test", APIMax: "1.51", ID: "test", Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Sockets: s})
 	other.Server = httptest.NewServer(other.api)
-	f.t.Cleanup(other.Server.Close)
+	f.t.Cleanup(other.Close)
 	return &other
 }
 

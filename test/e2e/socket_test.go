@@ -106,6 +106,8 @@ func TestSocketOfTheFleet(t *testing.T) {
 	same(t, "20 MB of input", inside("head -c 20000000 /dev/zero | docker exec -i on3 wc -c"), "20000000")
 	same(t, "an exit code", inside("docker exec on1 sh -c 'exit 7'; echo $?"), "7")
 	same(t, "a copy", inside("echo text >/f && docker cp -q /f on1:/f && docker exec on1 cat /f"), "text")
+	w.forget(t, "inside:1")
+	inside("printf 'FROM busybox\\nCMD echo built' | DOCKER_BUILDKIT=0 docker build -t inside:1 - && docker run --rm -e constraint:node==host1 inside:1 | grep built")
 	same(t, "a mount by --mount", must(t, s.docker(args("run --rm", on("host2"), withSocket(t)[2:],
 		"--mount type=bind,source=/run/docker.sock,target=/d.sock,readonly busybox docker -H unix:///d.sock inspect -f {{.Node.Name}} on1")...)), "host1")
 	// A client that dies takes its stream, and what ran for it, with it.
