@@ -181,6 +181,13 @@ func (s *socket) Close() (err error) {
 
 // listenTCP refuses to give the fleet, which is root on every node, to whoever can reach a port.
 func listenTCP(ctx context.Context, addr string, f *tlsFlags) (net.Listener, error) {
+	return openTCP(ctx, addr, f, f.verify, "beyond this computer the endpoint needs mutual TLS, since whoever reaches it is root on every node: "+
+		"give --tlsverify with --tlscacert, --tlscert and --tlskey, or listen on 127.0.0.1 or a unix socket")
+}
+
+// openTCP listens on host:port, with TLS if the flags say so. Beyond this computer it must be safe; why says what to do else.
+func openTCP(ctx context.Context, addr string, f *tlsFlags, safe bool, why string) (net.Listener, error) {
+	addr = strings.TrimPrefix(addr, "tcp://")
 	if strings.HasPrefix(addr, ":") {
 		addr = "0.0.0.0" + addr
 	}
@@ -188,9 +195,8 @@ func listenTCP(ctx context.Context, addr string, f *tlsFlags) (net.Listener, err
 	if err != nil {
 		return nil, fmt.Errorf("-H tcp://%s: %w", addr, err)
 	}
-	if !f.verify && !isLoopback(host) {
-		return nil, fmt.Errorf("-H tcp://%s: beyond this computer the endpoint needs mutual TLS, since whoever reaches it is root on every node: "+
-			"give --tlsverify with --tlscacert, --tlscert and --tlskey, or listen on 127.0.0.1 or a unix socket", addr)
+	if !safe && !isLoopback(host) {
+		return nil, fmt.Errorf("-H tcp://%s: %s", addr, why)
 	}
 	config, err := f.server()
 	if err != nil {
