@@ -25,18 +25,11 @@ func TestGenericSwarmMaster(t *testing.T) {
 		"Copying berth to the remote machine", "Starting berth-manager...", "To connect it to all machines of the Swarm, run: berth env --swarm rented")
 	contains(t, "ls", must(t, w.command("berth", "ls")), "rented (manager)")
 	w.useSwarm(t, "rented")
-	info := func() string { t.Helper(); return must(t, w.command("docker", "info")) }
-	eventually(t, 20*time.Second, "the manager sees its own host", func() bool { return strings.Contains(info(), "Status: Healthy") })
-	contains(t, "docker info", info(), "Strategy: binpack", "Nodes: 1", "rented: 10.98.0.13:2376")
+	w.wantNodes(t, 1)
+	contains(t, "docker info", must(t, w.command("docker", "info")), "Strategy: binpack", "Nodes: 1", "rented: 10.98.0.13:2376")
 	contains(t, "ls", must(t, w.command("berth", "ls")), "* (swarm)")
 	same(t, "berth active", must(t, w.command("berth", "active")), "rented")
-	load := w.command("docker", "import", "-", "busybox:latest")
-	tree, err := busyboxTree()
-	if err != nil {
-		t.Fatal(err)
-	}
-	load.Stdin = strings.NewReader(string(tree))
-	must(t, load)
+	w.loadThere(t)
 	same(t, "docker run", must(t, w.command("docker", "run", "--rm", "busybox", "echo", "from the Swarm")), "from the Swarm")
 	h.do(t, "! grep -q nodes:[/]/ /proc/[0-9]*/cmdline /etc/systemd/system/berth-manager.service")
 
@@ -51,10 +44,7 @@ func TestGenericSwarmMaster(t *testing.T) {
 
 	// New certificates; then what is wrong, and said to be.
 	must(t, w.command("berth", "regenerate-certs", "-f", "rented"))
-	eventually(t, 20*time.Second, "the manager has new certificates", func() bool {
-		r := do(t, w.command("docker", "info"))
-		return r.code == 0 && strings.Contains(r.out, "Status: Healthy")
-	})
+	w.wantNodes(t, 1)
 	h.do(t, "systemctl stop berth-manager")
 	contains(t, "env --swarm", fails(t, w.command("berth", "env", "--swarm", "rented")),
 		"Maybe swarm is not started", "connection refused", "berth ssh rented systemctl status berth-manager", "berth provision rented")
