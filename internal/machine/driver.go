@@ -161,7 +161,7 @@ type EngineConfig struct {
 	Options                       EngineOptions
 	CACert, ServerCert, ServerKey string // PEM files
 	ExtraLabels                   []string
-	// Services are what is to go on beside the engine: those and, of the ones that ran before, no others.
+	// Services are what is to go on beside the engine. Only a ServiceRunner is handed any.
 	Services []Service
 	Progress func(line string)
 }

@@ -123,7 +123,7 @@ func (s *Store) askEngine(ctx context.Context, m *Machine) (Engine, error) {
 func (s *Store) AskManager(ctx context.Context, m *Machine) (Engine, error) {
 	e, err := s.askAt(ctx, m, m.ManagerURL())
 	if err != nil {
-		return Engine{}, fmt.Errorf("Swarm manager of %s: %w", m.Name, err)
+		return Engine{}, fmt.Errorf("manager on %s: %w", m.Name, err)
 	}
 	return e, nil
 }

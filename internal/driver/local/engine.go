@@ -55,7 +55,7 @@ func (Driver) RunEngine(ctx context.Context, i machine.Instance, e machine.Engin
 	}
 	say(fmt.Sprintf("Starting %s in its own namespaces...", b.Engine))
 	for _, s := range e.Services {
-		say(fmt.Sprintf("Starting the %s beside it: berth %s", s.Name, strings.Join(s.Args, " ")))
+		say(fmt.Sprintf("Starting the Swarm's %s beside it...", s.Name))
 	}
 	marks := b.logMarks(e.Services)
 	if err := b.start(ctx); err != nil {
