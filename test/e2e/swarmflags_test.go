@@ -15,9 +15,12 @@ func TestSwarmMasterOverAList(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.removeAtEnd(t)
-	w.createLocal(t, "machine0-manager", "--swarm-master", "--swarm-discovery", "nodes://10.213.77.[2:4]:2376", "--local-address", "10.213.77.2")
-	w.createLocal(t, "machine1", "--local-address", "10.213.77.3")
-	w.createLocal(t, "machine2", "--local-address", "10.213.77.4")
+	at := func(last string) []string { // a network of its own: the list names addresses
+		return []string{"--local-subnet", "10.213.80.0/24", "--local-address", "10.213.80." + last}
+	}
+	w.createLocal(t, "machine0-manager", append(at("2"), "--swarm-master", "--swarm-discovery", "nodes://10.213.80.[2:4]:2376")...)
+	w.createLocal(t, "machine1", at("3")...)
+	w.createLocal(t, "machine2", at("4")...)
 	w.useSwarm(t, "machine0-manager")
 	w.wantNodes(t, 3)
 	same(t, "berth active", must(t, w.command("berth", "active")), "machine0-manager")
