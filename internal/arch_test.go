@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"dockertest":        {},
 	"files":             {},
 	"fleet":             {},
+	"membership":        {},
 	"proxy":             {},
 	"provision":         {},
 	"ssh":               {},
@@ -42,6 +43,7 @@ var arrows = map[string][]string{
 
 // testArrows are additional arrows allowed in _test.go files.
 var testArrows = map[string][]string{
+	"discovery":      {"membership"},
 	"engine":         {"dockertest"},
 	"cluster":        {"dockertest"},
 	"api":            {"dockertest", "cluster", "engine", "proxy"},

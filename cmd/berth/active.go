@@ -38,7 +38,7 @@ func (p *program) runActive(ctx context.Context, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for _, f := range all {
-		if f.err != nil || f.host.URL() != endpoint && swarmURL(f.host.Machine) != endpoint {
+		if f.err != nil || f.host.URL() != endpoint && f.host.ManagerURL() != endpoint {
 			continue
 		}
 		state, err := machine.AskState(ctx, f.host.store, f.host.driver, f.host.Machine)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,21 +35,39 @@ func (p *program) configCmd() *cobra.Command {
 	return cmd
 }
 
-// connect finds the machine and makes sure that its engine lets us in, so that what is printed then works.
+// connect finds the machine and makes sure that its engine, or its Swarm's manager, lets us in, so that what is printed then works.
 func (p *program) connect(ctx context.Context, names []string, swarm bool) (h host, endpoint string, err error) {
 	h, err = p.host(names)
 	if err != nil {
 		return h, "", err
 	}
-	if swarm {
-		return h, "", swarmAnswer(h)
+	if swarm && h.ManagerURL() == "" {
+		return h, "", fmt.Errorf("%q is not a swarm master. The --swarm flag is intended for use with swarm masters", h.Name)
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	if err := p.checkTLS(ctx, h); err != nil {
 		return h, "", fmt.Errorf("Error checking TLS connection: %w", err) //nolint:staticcheck,revive // docker-machine's text
 	}
-	return h, h.URL(), nil
+	if !swarm {
+		return h, h.URL(), nil
+	}
+	if _, err := h.store.AskManager(ctx, h.Machine); err != nil {
+		return h, "", fmt.Errorf("Error checking TLS connection: Connection to Swarm cannot be checked but the certs are valid. Maybe swarm is not started: %w%s", err, p.managerAdvice(h)) //nolint:staticcheck,revive // docker-machine's text
+	}
+	return h, h.ManagerURL(), nil
+}
+
+// managerAdvice is where to look for a manager that does not answer.
+func (p *program) managerAdvice(h host) string {
+	_, here := h.driver.(machine.Enterer)
+	switch {
+	case !h.Services:
+		return "\nberth has started none there; one endpoint over all machines of the store is: berth serve"
+	case here:
+		return fmt.Sprintf("\nIts log is %s. It starts with the machine: %s restart %s", filepath.Join(h.store.MachineDir(h.Name), "local", "manager.log"), p.name, h.Name)
+	}
+	return fmt.Sprintf("\nSee how it does: %[1]s ssh %[2]s systemctl status berth-manager. Or put it in order: %[1]s provision %[2]s", p.name, h.Name)
 }
 
 func (p *program) checkTLS(ctx context.Context, h host) error {
@@ -79,24 +98,4 @@ func aboutCertificates(err error) bool {
 		alert   *net.OpError                      // the engine's of ours
 	)
 	return errors.As(err, &refused) || errors.As(err, &alert) && alert.Op == "remote error"
-}
-
-// swarmAnswer is why there is no Swarm to point at, and what to use in its place.
-func swarmAnswer(h host) error {
-	if !h.Swarm.Master {
-		return fmt.Errorf("%q is not a swarm master. The --swarm flag is intended for use with swarm masters", h.Name)
-	}
-	return errors.New("machines do not run a Swarm manager of their own: `berth serve` gives one endpoint over all machines, and `docker context use berth` points docker at it")
-}
-
-// swarmURL is where docker-machine would have run the machine's Swarm manager; "" if it is none.
-func swarmURL(m *machine.Machine) string {
-	if !m.Swarm.Master {
-		return ""
-	}
-	i := strings.LastIndex(m.Swarm.Host, ":")
-	if i < 0 || m.Instance.IPAddress == "" {
-		return ""
-	}
-	return "tcp://" + m.Instance.IPAddress + m.Swarm.Host[i:]
 }

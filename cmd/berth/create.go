@@ -114,27 +114,9 @@ func (f *createFlags) define(fs *pflag.FlagSet, driver string) {
 	f.defineSwarm(fs)
 }
 
-// defineSwarm takes classic Swarm's flags for the record. They install nothing.
-func (f *createFlags) defineSwarm(fs *pflag.FlagSet) {
-	s := &f.swarm
-	fs.BoolVar(&f.agent, "swarm", false, "Note the machine as a member of a Swarm")
-	fs.BoolVar(&s.Master, "swarm-master", false, "Note the machine as a Swarm's manager")
-	fs.StringVar(&s.Discovery, "swarm-discovery", "", "`URL` of that Swarm's discovery service")
-	fs.StringVar(&s.Image, "swarm-image", cmp.Or(os.Getenv("MACHINE_SWARM_IMAGE"), "swarm:latest"), "Image of classic Swarm [$MACHINE_SWARM_IMAGE]")
-	fs.StringVar(&s.Strategy, "swarm-strategy", "spread", "Placement strategy")
-	fs.StringArrayVar(&s.ArbitraryFlags, "swarm-opt", nil, "Flag of the manager (repeatable)")
-	fs.StringArrayVar(&s.ArbitraryJoinFlags, "swarm-join-opt", nil, "Flag of the agent (repeatable)")
-	fs.StringVar(&s.Host, "swarm-host", "tcp://0.0.0.0:3376", "Address the manager listens on")
-	fs.StringVar(&s.Address, "swarm-addr", "", "Address to advertise")
-	fs.BoolVar(&s.IsExperimental, "swarm-experimental", false, "Experimental features")
-	for _, n := range []string{"image", "strategy", "opt", "join-opt", "host", "addr", "experimental"} {
-		_ = fs.MarkHidden("swarm-" + n) // all are defined above
-	}
-}
-
 func (p *program) runCreate(ctx context.Context, drv machine.Driver, f *createFlags, own []machine.Flag, fs *pflag.FlagSet, names []string) error {
-	if f.swarm.Discovery != "" && !strings.Contains(f.swarm.Discovery, "://") {
-		return errors.New("--swarm-discovery: the URL of a discovery service begins with its scheme: token://, nodes://, file://")
+	if err := p.readSwarm(f, fs); err != nil {
+		return err
 	}
 	values, err := driverValues(fs, own)
 	if err != nil {
@@ -144,7 +126,6 @@ func (p *program) runCreate(ctx context.Context, drv machine.Driver, f *createFl
 	if err != nil {
 		return err
 	}
-	f.swarm.IsSwarm, f.swarm.Agent = f.agent || f.swarm.Master, f.agent
 	for _, name := range names { // before the first is made
 		if err := s.CheckNew(name); err != nil {
 			return err
@@ -164,7 +145,7 @@ func (p *program) runCreate(ctx context.Context, drv machine.Driver, f *createFl
 		p.offerMachineContexts(s, names...)
 	}
 	if style == term.Auto || style == term.Plain {
-		p.afterCreate(f, names)
+		p.afterCreate(s, f, names)
 	}
 	return nil
 }
@@ -177,20 +158,21 @@ func (p *program) createAll(ctx context.Context, s *machine.Store, drv machine.D
 		return machine.Create(ctx, s, drv, machine.CreateOptions{
 			Name: name, DriverName: f.driver, Values: values, Engine: f.engine, Swarm: f.swarm, Auth: auth,
 			Keep: f.keep, Plain: f.plain, Progress: steps.For(name),
-			TTL: time.Duration(f.ttl), IdleStop: time.Duration(f.idleStop),
+			CheckService: p.checkService(f.swarm),
+			TTL:          time.Duration(f.ttl), IdleStop: time.Duration(f.idleStop),
 		})
 	})
 }
 
 // afterCreate says what to do with the new machines.
-func (p *program) afterCreate(f *createFlags, names []string) {
+func (p *program) afterCreate(s *machine.Store, f *createFlags, names []string) {
 	if len(names) == 1 {
 		p.say("To see how to connect your Docker Client to the Docker Engine running on this virtual machine, run: %s env %s", p.name, names[0])
 	} else {
 		p.say("To see how to connect your Docker Client to one of them, run: %s env NAME", p.name)
 	}
 	if f.swarm.IsSwarm {
-		p.warn("Noted as a member of a Swarm; nothing was installed for it. One endpoint over all machines is: berth serve")
+		p.afterSwarm(s, f, names)
 	}
 }
 

@@ -4,7 +4,7 @@ import "github.com/spf13/cobra"
 
 // fleetCommands are the commands for all hosts as one.
 func (p *program) fleetCommands() []*cobra.Command {
-	return []*cobra.Command{p.serveCmd(), p.placeCmd(), p.swarmCmd(), p.relayCmd()}
+	return []*cobra.Command{p.serveCmd(), p.placeCmd(), p.joinCmd(), p.discoveryCmd(), p.swarmCmd(), p.relayCmd()}
 }
 
 // swarmCmd gives classic Swarm's commands under the names its users know.
@@ -14,6 +14,6 @@ func (p *program) swarmCmd() *cobra.Command {
 	manage.Use = "manage [OPTIONS] [DISCOVERY]"
 	manage.Aliases = []string{"m"}
 	manage.Short = "Same as serve"
-	swarm.AddCommand(manage)
+	swarm.AddCommand(manage, p.joinCmd(), p.swarmCreateCmd(), p.swarmListCmd())
 	return swarm
 }

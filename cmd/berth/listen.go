@@ -6,10 +6,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -113,23 +115,79 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	case err == nil:
 		return nil, errors.Join(fmt.Errorf("-H unix://%s: somebody serves there already; stop it or choose another socket", path), c.Close())
 	case errors.Is(err, syscall.ECONNREFUSED):
+		if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
+			return nil, fmt.Errorf("-H unix://%s: something else than a socket is there; choose another path", path)
+		}
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("-H unix://%s: %w", path, err)
 		}
 	}
-	// The umask is the process's: nothing else makes files while the command starts.
-	restore := ownFilesOnly()
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "unix", path)
-	restore()
+	l, err := bindPrivately(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("-H unix://%s: %w", path, err)
 	}
 	return l, nil
 }
 
+// bindPrivately makes the socket where nobody else can get at it, and gives it its name once only its owner can open it. A
+// umask would do for the socket, but it is the whole process's: other files, and programs started meanwhile, would get it too.
+func bindPrivately(ctx context.Context, path string) (net.Listener, error) {
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".b")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // an empty folder that only we can enter
+	made := filepath.Join(dir, "s")
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "unix", made)
+	if err != nil {
+		return nil, err
+	}
+	u, ok := l.(*net.UnixListener)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("unexpected listener %T", l), l.Close())
+	}
+	u.SetUnlinkOnClose(false) // it would look for it where it was made
+	err = os.Chmod(made, 0o600)
+	if err == nil {
+		err = os.Link(made, path) // which takes no file's place, as a rename would
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return &socket{UnixListener: u, path: path}, nil
+}
+
+// socket is a listener whose file was made elsewhere.
+type socket struct {
+	*net.UnixListener
+	path string
+	once sync.Once
+}
+
+// Addr is where clients find it.
+func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix"} }
+
+// Close removes the file, once: a second manager may have its own there by then.
+func (s *socket) Close() (err error) {
+	s.once.Do(func() {
+		if e := os.Remove(s.path); !errors.Is(e, fs.ErrNotExist) {
+			err = e
+		}
+		err = errors.Join(err, s.UnixListener.Close())
+	})
+	return err
+}
+
 // listenTCP refuses to give the fleet, which is root on every node, to whoever can reach a port.
 func listenTCP(ctx context.Context, addr string, f *tlsFlags) (net.Listener, error) {
+	return openTCP(ctx, addr, f, f.verify, "beyond this computer the endpoint needs mutual TLS, since whoever reaches it is root on every node: "+
+		"give --tlsverify with --tlscacert, --tlscert and --tlskey, or listen on 127.0.0.1 or a unix socket")
+}
+
+// openTCP listens on host:port, with TLS if the flags say so. Beyond this computer it must be safe; why says what to do else.
+func openTCP(ctx context.Context, addr string, f *tlsFlags, safe bool, why string) (net.Listener, error) {
+	addr = strings.TrimPrefix(addr, "tcp://")
 	if strings.HasPrefix(addr, ":") {
 		addr = "0.0.0.0" + addr
 	}
@@ -137,9 +195,8 @@ func listenTCP(ctx context.Context, addr string, f *tlsFlags) (net.Listener, err
 	if err != nil {
 		return nil, fmt.Errorf("-H tcp://%s: %w", addr, err)
 	}
-	if !f.verify && !isLoopback(host) {
-		return nil, fmt.Errorf("-H tcp://%s: beyond this computer the endpoint needs mutual TLS, since whoever reaches it is root on every node: "+
-			"give --tlsverify with --tlscacert, --tlscert and --tlskey, or listen on 127.0.0.1 or a unix socket", addr)
+	if !safe && !isLoopback(host) {
+		return nil, fmt.Errorf("-H tcp://%s: %s", addr, why)
 	}
 	config, err := f.server()
 	if err != nil {

@@ -87,15 +87,15 @@ func (p *program) runLs(ctx context.Context, o lsOptions) error {
 	if err != nil {
 		return err
 	}
-	masters := masters(all)
-	shown := slices.DeleteFunc(slices.Clone(all), func(f found) bool { return !filters.record(f, masters) || o.quiet && f.err != nil })
+	swarms := p.swarms(all)
+	shown := slices.DeleteFunc(slices.Clone(all), func(f found) bool { return !filters.record(f, swarms) || o.quiet && f.err != nil })
 	if o.quiet && len(filters["state"]) == 0 {
 		for _, f := range shown {
 			p.say("%s", f.name)
 		}
 		return nil
 	}
-	rows := p.askAll(ctx, shown, time.Duration(o.timeout)*time.Second, masters)
+	rows := p.askAll(ctx, shown, time.Duration(o.timeout)*time.Second, swarms)
 	rows = slices.DeleteFunc(rows, func(r lsRow) bool { return !filters.state(r) })
 	if o.quiet {
 		for _, r := range rows {
@@ -129,7 +129,7 @@ func (p *program) findAll() ([]found, error) {
 }
 
 // askAll asks all machines at once, each no longer than timeout.
-func (p *program) askAll(ctx context.Context, all []found, timeout time.Duration, masters map[string]string) []lsRow {
+func (p *program) askAll(ctx context.Context, all []found, timeout time.Duration, swarms swarms) []lsRow {
 	rows := make([]lsRow, len(all))
 	places := make([]int, len(all))
 	for i := range places {
@@ -138,20 +138,20 @@ func (p *program) askAll(ctx context.Context, all []found, timeout time.Duration
 	_ = each(ctx, places, func(ctx context.Context, i int) error {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		rows[i] = row(ctx, all[i], masters)
+		rows[i] = row(ctx, all[i], swarms)
 		return nil // what is wrong with a machine stands in its row
 	})
 	return rows
 }
 
-func row(ctx context.Context, f found, masters map[string]string) lsRow {
+func row(ctx context.Context, f found, swarms swarms) lsRow {
 	if f.err != nil {
 		return brokenRow(f)
 	}
 	st := machine.Ask(ctx, f.host.store, f.host.driver, f.host.Machine)
 	r := lsRow{
 		Name: f.name, DriverName: f.host.DriverName, State: st.State.String(), URL: st.URL,
-		SwarmOptions: f.host.Swarm, Swarm: swarmCell(f.host.Machine, masters), EngineOptions: f.host.Engine,
+		SwarmOptions: f.host.Swarm, Swarm: swarms.cell(f.host.Machine), EngineOptions: f.host.Engine,
 		Active: "-", DockerVersion: "Unknown", ResponseTime: st.Took,
 	}
 	r.TTL, r.IdleStop = lifeCells(f.host.Life)
@@ -172,7 +172,7 @@ func row(ctx context.Context, f found, masters map[string]string) lsRow {
 		r.Active = ""
 	case endpoint != "" && st.URL == endpoint:
 		r.Active, r.ActiveHost = "*", true
-	case endpoint != "" && st.URL != "" && swarmURL(f.host.Machine) == endpoint:
+	case endpoint != "" && st.URL != "" && f.host.ManagerURL() == endpoint:
 		r.Active, r.ActiveSwarm = "* (swarm)", true
 	}
 	return r
@@ -208,25 +208,34 @@ func oneLine(err error) string {
 	return strings.Join(strings.Fields(err.Error()), " ")
 }
 
-// masters are the managers of classic Swarms by discovery URL.
-func masters(all []found) map[string]string {
-	m := map[string]string{}
-	for _, f := range all {
-		if f.err == nil && f.host.Swarm.Master {
-			m[f.host.Swarm.Discovery] = f.name
-		}
-	}
-	return m
+// swarms are what the machines say of the Swarms that they are in.
+type swarms struct {
+	managers map[string]string // by discovery URL
+	title    string            // what a manager is called
 }
 
-func swarmCell(m *machine.Machine, masters map[string]string) string {
-	if m.Swarm.Discovery == "" {
+func (p *program) swarms(all []found) swarms {
+	s := swarms{map[string]string{}, "manager"}
+	if p.dropIn() {
+		s.title = "master" // which scripts look for
+	}
+	for _, f := range all {
+		if f.err == nil && f.host.Swarm.Master {
+			s.managers[f.host.Swarm.Discovery] = f.name
+		}
+	}
+	return s
+}
+
+// cell is a machine's place in the list.
+func (s swarms) cell(m *machine.Machine) string {
+	switch {
+	case m.Swarm.Discovery == "":
 		return ""
+	case m.Swarm.Master:
+		return m.Name + " (" + s.title + ")"
 	}
-	if m.Swarm.Master {
-		return m.Name + " (master)"
-	}
-	return masters[m.Swarm.Discovery]
+	return s.managers[m.Swarm.Discovery]
 }
 
 // lsFilters are the wanted values by key: one of them for each key.
@@ -255,7 +264,7 @@ func parseFilters(given []string) (lsFilters, error) {
 }
 
 // record applies the filters that the record alone answers. A machine whose record cannot be read is always shown.
-func (f lsFilters) record(m found, masters map[string]string) bool {
+func (f lsFilters) record(m found, swarms swarms) bool {
 	if m.err != nil {
 		return true
 	}
@@ -263,7 +272,7 @@ func (f lsFilters) record(m found, masters map[string]string) bool {
 	return f.any("driver", func(v string) bool { return strings.EqualFold(v, h.DriverName) }) &&
 		f.any("name", func(v string) bool { ok, err := regexp.MatchString(v, h.Name); return ok && err == nil }) &&
 		f.any("swarm", func(v string) bool {
-			return h.Swarm.Discovery != "" && strings.EqualFold(v, masters[h.Swarm.Discovery])
+			return h.Swarm.Discovery != "" && strings.EqualFold(v, swarms.managers[h.Swarm.Discovery])
 		}) &&
 		f.any("label", func(v string) bool { return hasLabel(h.Engine.Labels, v) })
 }

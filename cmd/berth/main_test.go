@@ -57,7 +57,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// engineCmd starts an engine that lets the store's clients in, and puts its address into the variable named.
+// engineCmd starts an engine that lets the store's clients in, and puts its address into the variable named, and its port into that
+// with _PORT behind.
 func engineCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: engine VARIABLE")
@@ -76,7 +77,10 @@ func engineCmd(ts *testscript.TestScript, neg bool, args []string) {
 	done := make(chan struct{})
 	go func() { s.Serve(l); close(done) }() //nolint:errcheck // ends with Close
 	ts.Defer(func() { s.Close(); <-done })  //nolint:errcheck // nothing is served any more
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	ts.Check(err)
 	ts.Setenv(args[0], l.Addr().String())
+	ts.Setenv(args[0]+"_PORT", port)
 }
 
 // engineTLS reads the store's authority at each handshake: it is made after the engine was started.

@@ -152,6 +152,13 @@ func provisionConfig(m *machine.Machine, e machine.EngineConfig) (provision.Conf
 			RegistryMirrors: o.RegistryMirror, InsecureRegistries: o.InsecureRegistry, Env: o.Env, Flags: o.ArbitraryFlags,
 		},
 	}
+	if len(e.Services) > 0 {
+		var err error
+		if c.Program, err = thisProgram(); err != nil {
+			return c, err
+		}
+		c.Services = services(e.Services)
+	}
 	for _, f := range []struct {
 		to   *[]byte
 		path string

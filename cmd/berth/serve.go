@@ -59,7 +59,7 @@ type serveOptions struct {
 }
 
 func (p *program) serveCmd() *cobra.Command {
-	o := &serveOptions{policy: schedule.DefaultPolicy()}
+	o := newServeOptions()
 	cmd := &cobra.Command{
 		Use:   "serve [OPTIONS] [DISCOVERY]",
 		Short: "Serve all machines as one Docker host",
@@ -81,6 +81,8 @@ The endpoint is a unix socket unless -H says otherwise, and the docker context "
 	p.serveFlags(cmd, o)
 	return cmd
 }
+
+func newServeOptions() *serveOptions { return &serveOptions{policy: schedule.DefaultPolicy()} }
 
 func (p *program) serveFlags(cmd *cobra.Command, o *serveOptions) {
 	f := cmd.Flags()

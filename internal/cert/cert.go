@@ -146,6 +146,15 @@ func NewServer(ca Pair, org string, hosts []string) (Pair, error) {
 
 // NewServer is the package's, with keys of this kind.
 func (k Keys) NewServer(ca Pair, org string, hosts []string) (Pair, error) {
+	return k.newServer(ca, org, hosts, x509.ExtKeyUsageServerAuth)
+}
+
+// NewManager makes a certificate as NewServer does, which its owner may show to other engines, too, as their client.
+func (k Keys) NewManager(ca Pair, org string, hosts []string) (Pair, error) {
+	return k.newServer(ca, org, hosts, x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
+}
+
+func (k Keys) newServer(ca Pair, org string, hosts []string, uses ...x509.ExtKeyUsage) (Pair, error) {
 	if len(hosts) == 0 {
 		return Pair{}, errors.New("server certificate: no address or name to make it for")
 	}
@@ -154,7 +163,7 @@ func (k Keys) NewServer(ca Pair, org string, hosts []string) (Pair, error) {
 		return Pair{}, fmt.Errorf("server certificate: %w", err)
 	}
 	template.KeyUsage = x509.KeyUsageDigitalSignature
-	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	template.ExtKeyUsage = uses
 	for _, h := range hosts {
 		if err := addHost(template, h); err != nil {
 			return Pair{}, fmt.Errorf("server certificate: %w", err)

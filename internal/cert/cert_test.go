@@ -122,7 +122,11 @@ func TestCertificatesSayWhatTheyAreFor(t *testing.T) {
 	}{
 		"authority": {ca, x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature, nil, true},
 		"server":    {must(cert.NewServer(ca, "bob", []string{"h"}))(t), x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, false},
-		"client":    {must(cert.NewClient(ca, "bob"))(t), x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, false},
+		"manager": {
+			must(cert.ECDSA.NewManager(ca, "bob", []string{"h"}))(t), x509.KeyUsageDigitalSignature,
+			[]x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, false,
+		},
+		"client": {must(cert.NewClient(ca, "bob"))(t), x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := keyPair(t, tt.pair).Leaf

@@ -40,7 +40,8 @@ type Options struct {
 	Opts map[string]string
 }
 
-// Parse makes the Source that rawURL names: nodes://a:2375,b:2375 or the bare list, file:///path or file://path.
+// Parse makes the Source that rawURL names: nodes://a:2375,b:2375 or the bare list, file:///path or file://path,
+// token://host:port/TOKEN or token+http://host:port/TOKEN.
 func Parse(rawURL string, o Options) (Source, error) {
 	switch {
 	case o.Heartbeat == 0:
@@ -62,9 +63,11 @@ func Parse(rawURL string, o Options) (Source, error) {
 	case "file":
 		warnOpts(o, "file://")
 		return newFile(rest, o)
+	case "token", "token+http":
+		return newToken(strings.ToLower(scheme), rest, o)
 	}
 	// Only the scheme is repeated: the rest may be a token or hold a password.
-	return nil, fmt.Errorf("discovery by %q is not supported: use nodes://HOST:PORT,…, file:///PATH, or a list of HOST:PORT, "+
+	return nil, fmt.Errorf("discovery by %q is not supported: use nodes://HOST:PORT,…, file:///PATH, token://HOST:PORT/TOKEN, or a list of HOST:PORT, "+
 		"tcp://HOST:PORT, unix:///PATH and ssh://USER@HOST", shorten(scheme)+"://")
 }
 

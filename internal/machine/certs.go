@@ -135,7 +135,12 @@ func (s *Store) giveServerCert(m *Machine) error {
 	if err != nil {
 		return fmt.Errorf("server certificate of %s: %w", m.Name, err)
 	}
-	pair, err := s.keysFor(m.Auth.ServerCertPath, ca).NewServer(ca, user()+"."+m.Name, s.serverNames(m))
+	keys := s.keysFor(m.Auth.ServerCertPath, ca)
+	issue := keys.NewServer
+	if m.Swarm.Master { // whose manager is the other engines' client
+		issue = keys.NewManager
+	}
+	pair, err := issue(ca, user()+"."+m.Name, s.serverNames(m))
 	if err != nil {
 		return fmt.Errorf("server certificate of %s: %w", m.Name, err)
 	}

@@ -28,7 +28,9 @@ type CreateOptions struct {
 	Plain      bool          // change nothing on the host: its engine is used as it is, through SSH
 	TTL        time.Duration // how long the machine is to be there; 0 is for good
 	IdleStop   time.Duration // how long its engine may have nothing to run; 0 is for good
-	Progress   func(line string)
+	// CheckService refuses arguments of a service that it would not start with. nil takes all.
+	CheckService func(Service) error
+	Progress     func(line string)
 }
 
 // PreCheckError is a driver's refusal: nothing was made or stored.
@@ -64,6 +66,9 @@ func Create(ctx context.Context, s *Store, drv Driver, o CreateOptions) error {
 	}
 	if _, runs := drv.(EngineRunner); runs && o.Plain {
 		return fmt.Errorf("create %s: driver %s runs the engines of its hosts itself, so that there is nothing to leave as it is", o.Name, o.DriverName)
+	}
+	if err := checkSwarm(drv, o); err != nil {
+		return fmt.Errorf("create %s: %w", o.Name, err)
 	}
 	id, err := s.ID(ctx)
 	if err != nil {
@@ -127,6 +132,7 @@ func (s *Store) build(ctx context.Context, drv Driver, m *Machine, spec Spec) er
 func (s *Store) bringEngine(ctx context.Context, drv Driver, m *Machine, progress func(string)) error {
 	runner := s.runner(drv, m)
 	_, own := drv.(EngineRunner)
+	m.Services = m.Swarm.IsSwarm && runner != nil
 	switch {
 	case runner == nil && !m.Plain:
 		return nil // an engine that is no business of ours
@@ -226,18 +232,30 @@ func (s *Store) runEngine(ctx context.Context, runner EngineRunner, m *Machine, 
 		Options: m.Engine,
 		CACert:  filepath.Join(m.Instance.Dir, "ca.pem"), ServerCert: m.Auth.ServerCertPath, ServerKey: m.Auth.ServerKeyPath,
 		ExtraLabels: []string{"provider=" + m.DriverName},
+		Services:    m.services(),
 		Progress:    progress,
 	})
 	if err != nil {
 		return err
 	}
 	progress("Checking connection to Docker...")
-	err = s.waitEngine(ctx, m)
-	if err != nil && overSSH && outOfReach(err) {
-		return fmt.Errorf("%w\nOn the host the engine answers. What lets nobody through to %s is in between: a security group, a firewall, an address that is not the host's",
-			err, strings.TrimPrefix(m.URL(), "tcp://"))
+	if err := s.waitEngine(ctx, m); err != nil {
+		return between(err, overSSH, "engine", m.URL())
 	}
-	return err
+	if !m.Services || !m.Swarm.Master {
+		return nil
+	}
+	progress("Checking connection to the Swarm's manager...")
+	return between(s.waitManager(ctx, m), overSSH, "manager", m.ManagerURL())
+}
+
+// between says where to look for the trouble with something that runs on its host and cannot be reached from here.
+func between(err error, overSSH bool, what, url string) error {
+	if err == nil || !overSSH || !outOfReach(err) {
+		return err
+	}
+	return fmt.Errorf("%w\nOn the host the %s answers. What lets nobody through to %s is in between: a security group, a firewall, an address that is not the host's",
+		err, what, strings.TrimPrefix(url, "tcp://"))
 }
 
 // outOfReach tells whether no connection came about, rather than one that went wrong.

@@ -62,6 +62,28 @@ type EngineRunner interface {
 	RunEngine(ctx context.Context, i Instance, e EngineConfig) error
 }
 
+// ServiceRunner is implemented by EngineRunners that have EngineConfig.Services run as well. Provisioners do.
+type ServiceRunner interface {
+	EngineRunner
+	RunsServices()
+}
+
+// Service is this program itself, going on beside an engine for as long as the machine runs, and started again when it ends or the
+// machine starts. It sees the engine's certificates as HostCA, HostCert and HostKey.
+type Service struct {
+	Name string   // a word: agent, manager
+	Args []string // the program's
+	Env  []string // NAME=VALUE; may be secret
+	Port int      // where it takes connections; 0 for none
+}
+
+// Where services find the engine's certificates, and docker-machine's containers did.
+const (
+	HostCA   = "/etc/docker/ca.pem"
+	HostCert = "/etc/docker/server.pem"
+	HostKey  = "/etc/docker/server-key.pem"
+)
+
 // Flagged drivers take flags of their own on create.
 type Flagged interface {
 	Flags() []Flag
@@ -139,7 +161,9 @@ type EngineConfig struct {
 	Options                       EngineOptions
 	CACert, ServerCert, ServerKey string // PEM files
 	ExtraLabels                   []string
-	Progress                      func(line string)
+	// Services are what is to go on beside the engine. Only a ServiceRunner is handed any.
+	Services []Service
+	Progress func(line string)
 }
 
 // EngineOptions are the --engine-* flags, in config.json's spelling.

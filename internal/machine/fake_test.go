@@ -32,6 +32,7 @@ type provider struct {
 	answer     func(http.ResponseWriter)       // what the engine says; nil for a good version
 	address    func(i machine.Instance) string // where a start puts the host; nil for where it was
 	config     map[string]machine.EngineConfig // by machine, as RunEngine was called last
+	manager    string                          // where the first machine's engine answers, too, as a Swarm's manager would
 
 	mu      sync.Mutex
 	servers map[string]*httptest.Server // what there is, by machine
@@ -110,6 +111,17 @@ func (p *provider) listen(i machine.Instance) error {
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert}
 	s.StartTLS()
 	p.servers[i.Name] = s
+	if p.manager == "" || p.servers["manager of "+i.Name] != nil {
+		return nil
+	}
+	beside := httptest.NewUnstartedServer(http.HandlerFunc(p.serve))
+	beside.Listener.Close() //nolint:errcheck // replaced by the next line
+	if beside.Listener, err = net.Listen("tcp", p.manager); err != nil {
+		return err
+	}
+	beside.TLS = s.TLS.Clone()
+	beside.StartTLS()
+	p.servers["manager of "+i.Name] = beside
 	return nil
 }
 

@@ -115,7 +115,7 @@ func (d Due) Settle(ctx context.Context, s *Store, drv Driver, m *Machine) error
 
 // idleSince is since when the machine's engine has had nothing to run; zero if it has.
 func (s *Store) idleSince(ctx context.Context, m *Machine) (time.Time, error) {
-	transport, base, err := s.transport(m)
+	transport, base, err := s.transport(m, m.URL())
 	if err != nil {
 		return time.Time{}, err
 	}

@@ -116,7 +116,20 @@ func (s *Store) AskEngine(ctx context.Context, m *Machine) (Engine, error) {
 }
 
 func (s *Store) askEngine(ctx context.Context, m *Machine) (Engine, error) {
-	transport, base, err := s.transport(m)
+	return s.askAt(ctx, m, m.URL())
+}
+
+// AskManager is AskEngine for the manager that runs on the machine, at its ManagerURL.
+func (s *Store) AskManager(ctx context.Context, m *Machine) (Engine, error) {
+	e, err := s.askAt(ctx, m, m.ManagerURL())
+	if err != nil {
+		return Engine{}, fmt.Errorf("manager on %s: %w", m.Name, err)
+	}
+	return e, nil
+}
+
+func (s *Store) askAt(ctx context.Context, m *Machine, address string) (Engine, error) {
+	transport, base, err := s.transport(m, address)
 	if err != nil {
 		return Engine{}, err
 	}
@@ -148,9 +161,9 @@ func version(transport http.RoundTripper, req *http.Request) (Engine, error) {
 	return e, nil
 }
 
-// transport reaches the machine's engine. Proxies are not for a host that berth made.
-func (s *Store) transport(m *Machine) (*http.Transport, string, error) {
-	u, err := url.Parse(m.URL())
+// transport reaches the machine's engine, or what else is there. Proxies are not for a host that berth made.
+func (s *Store) transport(m *Machine, address string) (*http.Transport, string, error) {
+	u, err := url.Parse(address)
 	if err != nil {
 		return nil, "", err
 	}
@@ -168,11 +181,20 @@ func (s *Store) transport(m *Machine) (*http.Transport, string, error) {
 		t.TLSClientConfig, err = s.ClientTLS(m)
 		return t, "https://" + u.Host, err
 	}
-	return nil, "", fmt.Errorf("address %q: only tcp://HOST:PORT and unix:///PATH can be asked", m.URL())
+	return nil, "", fmt.Errorf("address %q: only tcp://HOST:PORT and unix:///PATH can be asked", address)
 }
 
 // waitEngine waits until the engine answers over TLS.
 func (s *Store) waitEngine(ctx context.Context, m *Machine) error {
+	return wait(ctx, m, "engine", s.AskEngine)
+}
+
+// waitManager is waitEngine for the manager of a Swarm.
+func (s *Store) waitManager(ctx context.Context, m *Machine) error {
+	return wait(ctx, m, "Swarm's manager", s.AskManager)
+}
+
+func wait(ctx context.Context, m *Machine, what string, ask func(context.Context, *Machine) (Engine, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, engineTime)
 	defer cancel()
 	every := 200 * time.Millisecond
@@ -183,14 +205,14 @@ func (s *Store) waitEngine(ctx context.Context, m *Machine) error {
 	defer tick.Stop()
 	for {
 		attempt, done := context.WithTimeout(ctx, 5*time.Second+every)
-		_, err := s.AskEngine(attempt, m)
+		_, err := ask(attempt, m)
 		done()
 		if err == nil {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for the engine: %w", err)
+			return fmt.Errorf("wait for the %s: %w", what, err)
 		case <-tick.C:
 		}
 	}

@@ -40,6 +40,9 @@ type provisioned struct {
 	isNew   bool
 }
 
+// RunsServices implements ServiceRunner.
+func (p provisioned) RunsServices() {}
+
 func (p provisioned) RunEngine(ctx context.Context, _ Instance, e EngineConfig) error {
 	return p.Provision(ctx, p.machine, e, p.isNew)
 }
@@ -192,6 +195,9 @@ func (s *Store) serverCertUnfit(m *Machine) error {
 	ca, err := readCertificate(m.Auth.CaCertPath)
 	if err != nil {
 		return err
+	}
+	if m.Swarm.Master && !slices.Contains(server.ExtKeyUsage, x509.ExtKeyUsageClientAuth) {
+		return errors.New("engines would not take it for a client's")
 	}
 	if err := server.CheckSignatureFrom(ca); err != nil {
 		return fmt.Errorf("another authority signed it: %w", err)

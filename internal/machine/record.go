@@ -31,7 +31,10 @@ type Machine struct {
 	Unfinished, Problem string
 	// Plain says that nothing is changed on the host: its engine is used as it is, through SSH.
 	Plain bool
-	Life  Lifetime
+	// Services says that what Swarm asks for runs on the host as services of ours. Where it does not, docker-machine may have seen to
+	// it in its own way, or nobody has.
+	Services bool
+	Life     Lifetime
 
 	doc object // the file as it was read
 }
@@ -75,6 +78,7 @@ type own struct {
 	Unfinished string    `json:",omitempty"`
 	Problem    string    `json:",omitempty"`
 	Plain      bool      `json:",omitempty"`
+	Services   bool      `json:",omitempty"`
 	Life       lifeNote  `json:",omitzero"`
 	Host       *hostNote `json:",omitempty"`
 }
@@ -194,7 +198,7 @@ func parse(name, dir string, data []byte) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.Unfinished, m.Problem, m.Plain = note.Unfinished, note.Problem, note.Plain
+	m.Unfinished, m.Problem, m.Plain, m.Services = note.Unfinished, note.Problem, note.Plain, note.Services
 	m.Life, err = note.Life.read()
 	return m, err
 }
@@ -305,7 +309,7 @@ func (m *Machine) encode(storeDir string) ([]byte, error) {
 		return nil, err
 	}
 	delete(doc, "Berth")
-	if note := (own{m.Unfinished, m.Problem, m.Plain, m.Life.note(), m.hostNote()}); note != (own{}) {
+	if note := (own{m.Unfinished, m.Problem, m.Plain, m.Services, m.Life.note(), m.hostNote()}); note != (own{}) {
 		if err := doc.set("Berth", note); err != nil {
 			return nil, err
 		}

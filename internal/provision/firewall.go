@@ -17,11 +17,22 @@ if command -v firewall-cmd >/dev/null 2>&1 && firewall-cmd --quiet --state 2>/de
 fi
 exit 0`
 
-// openPort lets clients through the host's own firewall, if one is up.
-func (h *host) openPort(ctx context.Context) error {
-	said, err := h.sh(ctx, fmt.Sprintf("port=%d/tcp", h.config.Port)+firewallScript, nil)
-	if err == nil && strings.Contains(said, "opened") {
-		h.say("Opened port %d in the host's firewall", h.config.Port)
+// openPorts lets clients through the host's own firewall, if one is up.
+func (h *host) openPorts(ctx context.Context) error {
+	ports := []int{h.config.Port}
+	for _, s := range h.config.Services {
+		if s.Port != 0 {
+			ports = append(ports, s.Port)
+		}
 	}
-	return err
+	for _, port := range ports {
+		said, err := h.sh(ctx, fmt.Sprintf("port=%d/tcp", port)+firewallScript, nil)
+		if err != nil {
+			return err
+		}
+		if strings.Contains(said, "opened") {
+			h.say("Opened port %d in the host's firewall", port)
+		}
+	}
+	return nil
 }

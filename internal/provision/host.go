@@ -16,7 +16,8 @@ type host struct {
 	os     osRelease
 	init   service
 	family family
-	free   int // KiB on the disk that takes the packages; -1 if not known
+	arch   string // in Go's words
+	free   int    // KiB on the disk that takes the packages; -1 if not known
 
 	installed bool   // an engine is there, as a service
 	ran       bool   // and it ran when we came
@@ -24,6 +25,8 @@ type host struct {
 	changed   bool   // something that the engine reads only when it starts
 	restarted bool
 	kept      []kept // what can be taken back
+
+	programSum string // SHA-256 of the program that is there for services
 }
 
 func newHost(r Runner, c Config) *host {
@@ -51,6 +54,7 @@ uid=$(id -u)
 echo "uid $uid"
 echo "user $(id -un 2>/dev/null || echo "$uid")"
 echo "kernel $(uname -s)"
+echo "arch $(uname -m)"
 if [ "$uid" != 0 ]; then
   for as in sudo doas; do
     command -v $as >/dev/null 2>&1 || continue
@@ -82,6 +86,9 @@ func (h *host) look(ctx context.Context) error {
 	h.os = parseOSRelease(strings.Join(facts["os"], "\n"))
 	h.family = h.os.family()
 	h.user = facts.one("user")
+	if h.arch = architectures[facts.one("arch")]; h.arch == "" {
+		h.arch = facts.one("arch")
+	}
 	if n, err := strconv.Atoi(facts.one("free")); err == nil {
 		h.free = n
 	}

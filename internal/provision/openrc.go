@@ -76,6 +76,62 @@ func withBlock(text, block string) string {
 	return out + blockBegin + "\n" + block + blockEnd + "\n"
 }
 
+func (openrc) putService(ctx context.Context, h *host, s Service, revision string) error {
+	var env strings.Builder
+	env.WriteString("# Written by berth; provisioning the machine again rewrites it.\n")
+	for _, kv := range serviceEnv(s, revision) {
+		name, value, _ := strings.Cut(kv, "=")
+		fmt.Fprintf(&env, "export %s=%s\n", name, quote(value))
+	}
+	if _, err := h.putFile(ctx, "/etc/conf.d/"+s.Name, "600", []byte(env.String())); err != nil {
+		return err
+	}
+	_, err := h.putFile(ctx, "/etc/init.d/"+s.Name, "755", []byte(openrcService(s, h.programPath())))
+	return err
+}
+
+// openrcService comes back whatever it ends of. OpenRC evaluates the arguments once more, so their quotes are quoted.
+func openrcService(s Service, program string) string {
+	var words []string
+	for _, arg := range s.Args {
+		words = append(words, quote(arg))
+	}
+	return fmt.Sprintf(`#!/sbin/openrc-run
+# Written by berth; provisioning the machine again rewrites it.
+description=%s
+supervisor=supervise-daemon
+command=%s
+command_args=%s
+respawn_delay=2
+respawn_max=0
+output_log=%[4]s
+error_log=%[4]s
+
+depend() {
+	need net
+	after docker
+}
+
+start_pre() {
+	checkpath --directory --mode 0700 %[5]s
+}
+`, quote(s.Description), program, quote(strings.Join(words, " ")), openrcLog(s), stateDir)
+}
+
+func openrcLog(s Service) string { return "/var/log/" + s.Name + ".log" }
+
+func (openrc) startService(ctx context.Context, h *host, s Service, again bool) error {
+	script := fmt.Sprintf("service=%s again=%t\n", s.Name, again) + `
+rc-update show default 2>/dev/null | grep -q "^ *$service " || run rc-update add "$service" default
+if $again; then run rc-service "$service" restart; fi`
+	_, err := h.sh(ctx, script, nil)
+	return err
+}
+
+func (openrc) serviceLogs(s Service) string {
+	return fmt.Sprintf("logs() { echo '$ rc-service %s restart'; tail -n 10 %s 2>/dev/null; }\n", s.Name, openrcLog(s))
+}
+
 func (openrc) running(ctx context.Context, h *host) (bool, error) {
 	return h.test(ctx, "rc-service docker status >/dev/null 2>&1")
 }

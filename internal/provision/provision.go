@@ -1,7 +1,7 @@
 // Package provision makes a Docker Engine on TLS out of a bare Linux that a Runner reaches.
 //
 // It works in named steps: what kind of host it is, its name, an engine where there is none, the engine's configuration, the
-// firewall, the service. Each step first looks whether there is anything to do, so that provisioning again changes nothing and
+// firewall, the service, and what else is to go on running there. Each step first looks whether there is anything to do, so that provisioning again changes nothing and
 // goes on where an earlier attempt stopped. What others have configured stays: an engine that is there is kept, and so is what
 // daemon.json says beyond our own. A step that fails is a *StepError with the command, what it said, and what to do.
 //
@@ -32,6 +32,9 @@ type Config struct {
 	IPv6 bool
 	// CA, Cert and Key are PEM: whom the engine trusts, and what it shows.
 	CA, Cert, Key []byte
+	// Services are what is to run beside the engine, and Program is what they run. Those that are not named any more are left alone.
+	Services []Service
+	Program  Program
 	// LockWait bounds the wait for another program that installs packages there. 0 means 5 minutes.
 	LockWait time.Duration
 	// Progress receives one line per step. nil means nobody is told.
@@ -87,8 +90,10 @@ func Provision(ctx context.Context, r Runner, c Config) (Result, error) {
 		{"install Docker", h.install},
 		{"upload the certificates", h.uploadCertificates},
 		{"configure the engine", h.configure},
-		{"open the engine's port", h.openPort},
+		{"open the engine's port", h.openPorts},
 		{"start the engine", h.startEngine},
+		{"install berth", h.installProgram},
+		{"start the Swarm's services", h.startServices},
 	}
 	err := h.walk(ctx, steps)
 	return Result{OS: h.os.pretty(), Engine: h.version, Restarted: h.restarted}, err
@@ -128,6 +133,11 @@ func (c Config) check() error {
 	}
 	if len(c.CA) == 0 || len(c.Cert) == 0 || len(c.Key) == 0 {
 		return errors.New("the engine's certificates are missing")
+	}
+	for _, s := range c.Services {
+		if err := s.check(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// service is the host's init system, as far as an engine goes. The engine's service is called docker everywhere.
+// service is the host's init system, as far as an engine and what is beside it go. The engine's service is called docker everywhere.
 type service interface {
 	name() string
 	// knowsEngine tells whether there is an engine that it could start.
@@ -20,6 +20,12 @@ type service interface {
 	setCommand(ctx context.Context, h *host, command, flags, env []string) (changed bool, err error)
 	// running tells whether the engine runs.
 	running(ctx context.Context, h *host) (bool, error)
+	// putService writes what makes it run s, with that revision in its environment.
+	putService(ctx context.Context, h *host, s Service, revision string) error
+	// startService has s running, now and after the next boot. One that runs is started again if it must.
+	startService(ctx context.Context, h *host, s Service, again bool) error
+	// serviceLogs is a function of the shell, logs, that prints the end of what s said.
+	serviceLogs(s Service) string
 	// start has the engine running, now and after the next boot. An engine that runs is started again if it must.
 	start(ctx context.Context, h *host, again bool) (started bool, err error)
 }

@@ -137,6 +137,68 @@ func (systemd) setCommand(ctx context.Context, h *host, command, flags, env []st
 	return gone || written, err
 }
 
+const (
+	unitDir = "/etc/systemd/system/"
+	// envDir holds environments, for root alone. A unit's own can be read by everybody.
+	envDir = "/etc/berth/"
+)
+
+func (systemd) putService(ctx context.Context, h *host, s Service, revision string) error {
+	env := envDir + s.Name + ".env"
+	if _, err := h.putFile(ctx, env, "600", []byte(envFile(serviceEnv(s, revision)))); err != nil {
+		return err
+	}
+	changed, err := h.putFile(ctx, unitDir+s.Name+".service", "644", []byte(unit(s, h.programPath(), env)))
+	if err != nil || !changed {
+		return err
+	}
+	_, err = h.sh(ctx, "run systemctl daemon-reload", nil)
+	return err
+}
+
+// unit is a service that comes back whatever it ends of, at every boot, and changes nothing of the system but its own state.
+func unit(s Service, program, env string) string {
+	words := []string{program}
+	for _, arg := range s.Args {
+		words = append(words, unitQuote(arg))
+	}
+	return fmt.Sprintf(`# Written by berth; provisioning the machine again rewrites it.
+[Unit]
+Description=%s
+Wants=network-online.target
+After=network-online.target docker.service
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart=%s
+EnvironmentFile=%s
+Restart=always
+RestartSec=2
+StateDirectory=%s
+StateDirectoryMode=0700
+LimitNOFILE=1048576
+NoNewPrivileges=yes
+PrivateTmp=yes
+ProtectSystem=full
+
+[Install]
+WantedBy=multi-user.target
+`, s.Description, strings.Join(words, " "), env, strings.TrimPrefix(stateDir, "/var/lib/"))
+}
+
+func (systemd) startService(ctx context.Context, h *host, s Service, again bool) error {
+	script := fmt.Sprintf("unit=%s.service again=%t\n", s.Name, again) + `
+[ "$(systemctl show --property NeedDaemonReload --value "$unit")" != yes ] || run systemctl daemon-reload
+systemctl is-enabled --quiet "$unit" 2>/dev/null || run systemctl enable "$unit"
+if $again; then run systemctl restart "$unit"; fi`
+	_, err := h.sh(ctx, script, nil)
+	return err
+}
+
+func (systemd) serviceLogs(s Service) string {
+	return fmt.Sprintf("logs() { echo '$ systemctl restart %[1]s.service'; journalctl --unit %[1]s.service --lines 10 --no-pager --output cat 2>/dev/null; }\n", s.Name)
+}
+
 func (systemd) running(ctx context.Context, h *host) (bool, error) {
 	return h.test(ctx, "systemctl is-active --quiet docker.service")
 }

@@ -62,7 +62,7 @@ func (p peer) waitGone(ended bool) bool {
 func (p peer) unread() int { return p.ask(unix.TIOCINQ) }
 
 const (
-	letReadLimit = 250 * time.Millisecond
+	letReadLimit = 5 * time.Second // a peer that has not read the head by then has lost nothing by waiting
 	letReadGrace = 5 * time.Millisecond
 	letReadStep  = 100 * time.Microsecond
 )

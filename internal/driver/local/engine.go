@@ -29,6 +29,8 @@ const (
 type engineRecord struct {
 	Options machine.EngineOptions
 	Labels  []string // further ones
+
+	Services []machine.Service `json:",omitempty"`
 }
 
 // RunEngine implements machine.EngineRunner. An engine that runs already is stopped first.
@@ -37,7 +39,7 @@ func (Driver) RunEngine(ctx context.Context, i machine.Instance, e machine.Engin
 	if err != nil {
 		return fmt.Errorf("run engine of %s: %w", i.Name, err)
 	}
-	rec := engineRecord{Options: e.Options, Labels: e.ExtraLabels}
+	rec := engineRecord{Options: e.Options, Labels: e.ExtraLabels, Services: e.Services}
 	if _, err := b.engineArgs(rec); err != nil {
 		return err
 	}
@@ -52,12 +54,22 @@ func (Driver) RunEngine(ctx context.Context, i machine.Instance, e machine.Engin
 		return err
 	}
 	say(fmt.Sprintf("Starting %s in its own namespaces...", b.Engine))
+	for _, s := range e.Services {
+		say(fmt.Sprintf("Starting the Swarm's %s beside it...", s.Name))
+	}
+	marks := b.logMarks(e.Services)
 	if err := b.start(ctx); err != nil {
+		return err
+	}
+	if err := b.checkServices(marks); err != nil {
 		return err
 	}
 	say(fmt.Sprintf("The engine answers on tcp://%s:%d", b.Address, enginePort))
 	return nil
 }
+
+// RunsServices implements machine.ServiceRunner.
+func (Driver) RunsServices() {}
 
 // keepEngine writes down all that a later Start needs.
 func (b *box) keepEngine(rec engineRecord, e machine.EngineConfig) error {
@@ -180,10 +192,15 @@ func (b *box) start(ctx context.Context) error {
 	if err := b.connect(ctx, b.Address); err != nil {
 		return err
 	}
-	if err := b.rotateLog(); err != nil {
+	if err := b.rotateLog(logFile); err != nil {
 		return err
 	}
-	from := b.logSize()
+	for _, s := range rec.Services {
+		if err := b.rotateLog(serviceLog(s.Name)); err != nil {
+			return err
+		}
+	}
+	from := b.logSize(logFile)
 	if err := b.launch(ctx, rec); err != nil {
 		return err
 	}
@@ -255,18 +272,18 @@ func answers(ctx context.Context, pid int) bool {
 // maxLog is what an engine's log may have grown to when the machine starts; one older log is kept.
 const maxLog = 16 << 20
 
-func (b *box) rotateLog() error {
-	if b.logSize() < maxLog {
+func (b *box) rotateLog(name string) error {
+	if b.logSize(name) < maxLog {
 		return nil
 	}
-	if err := os.Rename(b.file(logFile), b.file(logFile+".1")); err != nil {
+	if err := os.Rename(b.file(name), b.file(name+".1")); err != nil {
 		return fmt.Errorf("rotate log: %w", err)
 	}
 	return nil
 }
 
-func (b *box) logSize() int64 {
-	info, err := os.Stat(b.file(logFile))
+func (b *box) logSize(name string) int64 {
+	info, err := os.Stat(b.file(name))
 	if err != nil {
 		return 0
 	}

@@ -19,7 +19,8 @@ import (
 // A box is started in two stages, both this program executed again with one of these as its first argument. The launcher
 // enters the box's cgroups and network and leaves a first process behind, which the kernel hands to this computer's own
 // init: it belongs to no command and no terminal, and is nobody's zombie when it ends. The first process makes the private
-// parts of the file system, runs the engine, and ends when the engine does; with it, the kernel ends all in the box.
+// parts of the file system, runs the engine and keeps services beside it, and ends when the engine does; with it, the kernel ends all in
+// the box.
 const (
 	launchArg = "local-box-launch"
 	initArg   = "local-box-init"
@@ -41,6 +42,8 @@ type plan struct {
 	Engine string
 	Args   []string
 	Env    []string
+
+	Services []servicePlan
 }
 
 // InitMain runs a stage of a box, or enters one, if the program was started for that; it then returns only to say that the
@@ -156,6 +159,10 @@ func runInit(p plan) error {
 	if err := unix.Sethostname([]byte(p.Name)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
+	services, err := newKeeper(p.Services)
+	if err != nil {
+		return err
+	}
 	if err := p.Mounts.apply(); err != nil {
 		return err
 	}
@@ -172,14 +179,24 @@ func runInit(p plan) error {
 	if err := errors.Join(unix.Close(planFD), unix.Close(reportFD)); err != nil {
 		return fmt.Errorf("say that the engine runs: %w", err)
 	}
-	done := make(chan syscall.WaitStatus)
-	go func() { done <- reap(engine) }()
+	services.startAll()
+	ended := make(chan exit)
+	go reap(engine, ended)
 	for {
 		select {
 		case s := <-signals:
+			if s != unix.SIGHUP { // which is the engine's, to read its settings again
+				services.end()
+			}
 			forward(engine, s)
-		case status := <-done:
-			fmt.Fprintf(os.Stderr, "time=%q level=warning msg=%q\n", time.Now().Format(time.RFC3339Nano), "berth: the engine has ended: "+describe(status))
+		case s := <-services.again:
+			services.start(s)
+		case e := <-ended:
+			if e.pid != engine {
+				services.ended(e.pid, e.status)
+				continue
+			}
+			fmt.Fprintf(os.Stderr, "time=%q level=warning msg=%q\n", time.Now().Format(time.RFC3339Nano), "berth: the engine has ended: "+describe(e.status))
 			// The kernel ends the rest with this process, but not what is frozen.
 			return (&box{Cgroup: p.Cgroup}).thaw()
 		}
@@ -198,17 +215,6 @@ func forward(engine int, s os.Signal) {
 	_ = unix.Kill(engine, number) // it may have ended just now
 	if number == unix.SIGTERM {
 		_ = unix.Kill(engine, unix.SIGCONT)
-	}
-}
-
-// reap waits for every process that has no other parent, until the engine is the one that ended.
-func reap(engine int) syscall.WaitStatus {
-	for {
-		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, 0, nil)
-		if pid == engine || errors.Is(err, syscall.ECHILD) {
-			return status
-		}
 	}
 }
 

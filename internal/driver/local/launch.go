@@ -94,6 +94,7 @@ func (b *box) plan(rec engineRecord) (plan, error) {
 	return plan{
 		Name: b.name, Cgroup: b.Cgroup, NetNS: netnsPath(b.NetNS), Enter: enter, Mounts: mountPlan{binds},
 		Engine: b.Engine, Args: args, Env: engineEnv(b.Engine, rec.Options.Env),
+		Services: b.servicePlans(rec.Services),
 	}, nil
 }
 

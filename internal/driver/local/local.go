@@ -33,11 +33,12 @@ const (
 type Driver struct{}
 
 var (
-	_ machine.Driver       = Driver{}
-	_ machine.Power        = Driver{}
-	_ machine.PreChecker   = Driver{}
-	_ machine.EngineRunner = Driver{}
-	_ machine.Flagged      = Driver{}
+	_ machine.Driver        = Driver{}
+	_ machine.Power         = Driver{}
+	_ machine.PreChecker    = Driver{}
+	_ machine.EngineRunner  = Driver{}
+	_ machine.ServiceRunner = Driver{}
+	_ machine.Flagged       = Driver{}
 )
 
 // Flags implements machine.Flagged.

@@ -30,6 +30,8 @@ func TestMain(m *testing.M) {
 		return
 	}
 	switch {
+	case len(os.Args) > 1 && os.Args[1] == standInArg:
+		standIn(os.Args[2:])
 	case os.Getenv(insideVar) == "" && os.Geteuid() == 0:
 		os.Exit(again())
 	case os.Getenv(createVar) != "":
