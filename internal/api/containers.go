@@ -55,7 +55,8 @@ func passContainer(s *Server, w http.ResponseWriter, r *request) error {
 	return s.onContainer(w, r, forwarding{})
 }
 
-// changeContainer holds the answer back until the snapshot shows the change, so that a client reads its own write.
+// changeContainer notes the change before the answer goes out, so that a client reads its own write: lists wait for what is
+// noted.
 func changeContainer(s *Server, w http.ResponseWriter, r *request) error {
 	c, err := s.locate(r.vars["id"])
 	if err != nil {
@@ -66,7 +67,7 @@ func changeContainer(s *Server, w http.ResponseWriter, r *request) error {
 	}
 	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: func(res *http.Response) error {
 		if res.StatusCode < 400 {
-			s.refresh(r.Context(), c.Node, fleet.KindContainer, c.Container.ID)
+			s.fleet.Changed(c.Node.ID, fleet.KindContainer, c.Container.ID)
 			s.awaitDeath(r, c)
 		}
 		return nil
@@ -86,6 +87,7 @@ func (s *Server) awaitDeath(r *request, c fleet.Ref) {
 		return
 	}
 	for began := s.o.Now(); s.o.Now().Sub(began) < deathPatience; {
+		s.refresh(r.Context(), c.Node, fleet.KindContainer, c.Container.ID)
 		if now, err := s.locate(c.Container.ID); err != nil || !now.Container.Running() {
 			return
 		}
@@ -94,7 +96,6 @@ func (s *Server) awaitDeath(r *request, c fleet.Ref) {
 		case <-r.Context().Done():
 			return
 		}
-		s.refresh(r.Context(), c.Node, fleet.KindContainer, c.Container.ID)
 	}
 }
 
@@ -125,8 +126,8 @@ func updateContainer(s *Server, w http.ResponseWriter, r *request) error {
 	}})
 }
 
-// waitContainer passes the head on when the engine's comes, since clients start the container then, and lets the end through
-// once the snapshot shows it, since they list containers then.
+// waitContainer passes the head on when the engine's comes, since clients start the container then, and notes the change
+// before it lets the end through, since they list containers then.
 func waitContainer(s *Server, w http.ResponseWriter, r *request) error {
 	c, err := s.locate(r.vars["id"])
 	if err != nil {
@@ -135,7 +136,7 @@ func waitContainer(s *Server, w http.ResponseWriter, r *request) error {
 	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: func(res *http.Response) error {
 		if res.StatusCode == http.StatusOK {
 			res.Body = &firstByte{ReadCloser: res.Body, came: func() {
-				s.refresh(r.Context(), c.Node, fleet.KindContainer, c.Container.ID)
+				s.fleet.Changed(c.Node.ID, fleet.KindContainer, c.Container.ID)
 			}}
 		}
 		return nil
@@ -258,7 +259,7 @@ func removeContainer(s *Server, w http.ResponseWriter, r *request) error {
 		switch {
 		case res.StatusCode < 300 || res.StatusCode == http.StatusNotFound:
 			s.fleet.Forget(c.Node.ID, c.Container.ID)
-			if flag(r.URL.Query(), "v") && len(c.Container.Mounts) > 0 {
+			if flag(r.URL.Query(), "v") && (len(c.Container.Mounts) > 0 || c.Container.Promised) {
 				s.refresh(r.Context(), c.Node, fleet.KindVolume, "")
 			}
 		case res.StatusCode < 500:

@@ -87,7 +87,7 @@ func createContainer(s *Server, w http.ResponseWriter, r *request) error {
 		return err
 	}
 	defer done()
-	res, n, err := s.fleet.Create(r.Context(), req, func(n *fleet.Node, swarmID string, claim claim) (*http.Request, error) {
+	res, n, err := s.fleet.Create(r.Context(), req, func(n *fleet.Node, name, swarmID string, claim claim) (*http.Request, error) {
 		if err := s.ensureImage(r.Context(), n, c.config.Image, c.query.Get("platform"), r); err != nil {
 			return nil, err
 		}
@@ -97,7 +97,7 @@ func createContainer(s *Server, w http.ResponseWriter, r *request) error {
 		if err := s.offerSocket(r.Context(), n, c); err != nil {
 			return nil, err
 		}
-		return c.build(r.Context(), s.fleet.Snapshot(), n, swarmID)
+		return c.build(r.Context(), s.fleet.Snapshot(), n, name, swarmID)
 	})
 	if err != nil {
 		return err
@@ -112,7 +112,7 @@ func createContainer(s *Server, w http.ResponseWriter, r *request) error {
 		if b, err = s.finish(r.Context(), n, c, b); err != nil {
 			return err
 		}
-		s.created(r.Context(), n, c, b)
+		s.created(r.Context(), n, c)
 	case http.StatusNotFound:
 		s.wantImage(r, n, c.config.Image) // as for another platform; the client pulls it now
 	}
@@ -268,7 +268,7 @@ func readPort(spec string) (uint16, string, error) {
 }
 
 // build makes the request for a node. The body is the client's; only what names objects or rules is rewritten.
-func (c *creation) build(ctx context.Context, snap *fleet.Snapshot, n *fleet.Node, swarmID string) (*http.Request, error) {
+func (c *creation) build(ctx context.Context, snap *fleet.Snapshot, n *fleet.Node, name, swarmID string) (*http.Request, error) {
 	o, err := rawjson.Parse(c.body.Bytes())
 	if err != nil {
 		return nil, err
@@ -301,10 +301,7 @@ func (c *creation) build(ctx context.Context, snap *fleet.Snapshot, n *fleet.Nod
 		return nil, err
 	}
 	q := maps.Clone(c.query)
-	q.Set("name", c.name)
-	if c.name == "" {
-		q.Del("name")
-	}
+	q.Set("name", name)
 	if fleet.CompareVersions(n.Clamp(c.r.version), "1.41") < 0 {
 		q.Del("platform")
 	}

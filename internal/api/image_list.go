@@ -63,6 +63,7 @@ func listImages(s *Server, w http.ResponseWriter, r *request) error {
 
 // imageLists are the healthy nodes with their images.
 func (s *Server) imageLists(w http.ResponseWriter, r *request, q url.Values) ([]*fleet.Node, error) {
+	s.fleet.Settle(r.Context(), fleet.KindImage)
 	for _, n := range s.fleet.Snapshot().Nodes() {
 		if n.State != fleet.Healthy {
 			w.Header().Add("X-Berth-Partial", n.Name)

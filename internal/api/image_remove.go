@@ -18,6 +18,7 @@ import (
 func removeImage(s *Server, w http.ResponseWriter, r *request) error {
 	ref := r.vars["name"]
 	s.settleBuilds(r.Context())
+	s.fleet.Settle(r.Context(), fleet.KindContainer) // whose images are in use
 	found, err := s.fleet.Snapshot().Images(ref)
 	if isUnknown(err) {
 		return s.anyHealthy(w, r)

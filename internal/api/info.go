@@ -18,7 +18,8 @@ func count(n int) string { return strconv.Itoa(n) }
 
 // showInfo is the fleet as one engine: a node's answer with the sums, the common values and the table of nodes in the place
 // of what is that node's own. Fields that we do not know stay as that node has them.
-func showInfo(s *Server, w http.ResponseWriter, _ *request) error {
+func showInfo(s *Server, w http.ResponseWriter, r *request) error {
+	s.fleet.Settle(r.Context(), fleet.KindContainer)
 	snap := s.fleet.Snapshot()
 	infos := infosOf(snap)
 	o := new(rawjson.Object)

@@ -50,6 +50,7 @@ func listContainers(s *Server, w http.ResponseWriter, r *request) error {
 			return err
 		}
 	}
+	s.fleet.Settle(r.Context(), fleet.KindContainer)
 	snap := s.fleet.Snapshot()
 	var hits []found
 	for _, n := range snap.Nodes() {

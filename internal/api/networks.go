@@ -128,6 +128,7 @@ func listNetworks(s *Server, w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	s.fleet.Settle(r.Context(), fleet.KindNetwork, fleet.KindContainer)
 	var nodes []*fleet.Node
 	for _, n := range s.fleet.Snapshot().Nodes() {
 		if p.f.onNode(n) {

@@ -90,6 +90,12 @@ func (p *rehearsal) Refresh(context.Context, string, fleet.Kind, string) error {
 // RefreshDetails is Refresh.
 func (p *rehearsal) RefreshDetails(context.Context, string, string) error { return nil }
 
+// Changed has nothing to do either.
+func (p *rehearsal) Changed(string, fleet.Kind, string) {}
+
+// Settle is Changed.
+func (p *rehearsal) Settle(context.Context, ...fleet.Kind) {}
+
 // Forget takes a container away.
 func (p *rehearsal) Forget(nodeID, id string) {
 	p.edit(nodeID, func(n *fleet.Node) {
@@ -118,7 +124,7 @@ func (p *rehearsal) Place(r *schedule.Request) (*fleet.Node, error) {
 }
 
 // Create puts a container into the picture. The request for the engine is not built: building it moves images.
-func (p *rehearsal) Create(_ context.Context, r *schedule.Request, _ func(*fleet.Node, string, claim) (*http.Request, error)) (*http.Response, *fleet.Node, error) {
+func (p *rehearsal) Create(_ context.Context, r *schedule.Request, _ func(*fleet.Node, string, string, claim) (*http.Request, error)) (*http.Response, *fleet.Node, error) {
 	if _, err := p.Reserve(r.Name, ""); err != nil {
 		return nil, nil, err
 	}

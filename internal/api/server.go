@@ -23,6 +23,11 @@ type Viewer interface {
 	// Refresh returns once the snapshot shows the object as its engine has it now.
 	Refresh(ctx context.Context, nodeID string, kind fleet.Kind, id string) error
 	RefreshDetails(ctx context.Context, nodeID, id string) error
+	// Changed tells that an object has changed. It returns at once; who asks Settle next sees it.
+	Changed(nodeID string, kind fleet.Kind, id string)
+	// Settle returns when the snapshot shows all changes of these kinds that were made or told of before, or cannot be had
+	// soon.
+	Settle(ctx context.Context, kinds ...fleet.Kind)
 	Forget(nodeID, id string)
 }
 
@@ -34,7 +39,7 @@ type Caller interface {
 
 // Placer decides where containers go.
 type Placer interface {
-	Create(ctx context.Context, r *schedule.Request, build func(n *fleet.Node, swarmID string, claim func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error)) (*http.Response, *fleet.Node, error)
+	Create(ctx context.Context, r *schedule.Request, build func(n *fleet.Node, name, swarmID string, claim func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error)) (*http.Response, *fleet.Node, error)
 	Place(r *schedule.Request) (*fleet.Node, error)
 	View() schedule.View
 	Policy() schedule.Policy

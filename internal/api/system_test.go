@@ -29,7 +29,9 @@ type picture struct {
 }
 
 func (p picture) Snapshot() *fleet.Snapshot { return p.snap }
-func (p picture) Policy() schedule.Policy   { return schedule.DefaultPolicy() }
+
+func (p picture) Settle(context.Context, ...fleet.Kind) {}
+func (p picture) Policy() schedule.Policy               { return schedule.DefaultPolicy() }
 
 // showOnly serves a picture.
 func showOnly(t *testing.T, snap *fleet.Snapshot) *testFleet {

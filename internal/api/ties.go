@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"slices"
 	"strings"
 
 	"berth/internal/fleet"
@@ -203,7 +202,7 @@ func (s *Server) preferred(ctx context.Context, c *creation) []string {
 }
 
 // created brings the picture up to date with what a create made besides the container, and notes what it uses.
-func (s *Server) created(ctx context.Context, n *fleet.Node, c *creation, answer []byte) {
+func (s *Server) created(ctx context.Context, n *fleet.Node, c *creation) {
 	bonds, _, err := s.bonds(ctx, c)
 	if err != nil {
 		return // a network that is gone again cannot move either
@@ -211,19 +210,7 @@ func (s *Server) created(ctx context.Context, n *fleet.Node, c *creation, answer
 	for _, b := range bonds {
 		s.groups.used(b.object)
 	}
-	var made struct {
-		ID string `json:"Id"`
-	}
-	if err := decode(n, "create container", answer, &made); err != nil {
-		s.o.Log.Warn("created, but the answer is not understood", "node", n.Name, "error", err)
-		return
-	}
-	now, ok := s.fleet.Snapshot().Node(n.ID)
-	if !ok {
-		return
-	}
-	// A container that the picture does not show yet may have volumes too.
-	if k, seen := now.Find(made.ID); !seen || slices.ContainsFunc(k.Mounts, func(m fleet.Mount) bool { return m.Type == "volume" }) {
-		s.refresh(ctx, n, fleet.KindVolume, "")
+	if len(c.volumes()) > 0 {
+		s.refresh(ctx, n, fleet.KindVolume, "") // others may have to follow them
 	}
 }

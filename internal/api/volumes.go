@@ -37,6 +37,7 @@ func listVolumes(s *Server, w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	s.fleet.Settle(r.Context(), fleet.KindContainer, fleet.KindVolume) // in this order: new containers may have made volumes
 	nodes := s.fleet.Snapshot().Nodes()
 	warnings := []string(nil)
 	for _, n := range nodes {

@@ -118,6 +118,7 @@ func TestVolumeOfOneNameOnTwoNodes(t *testing.T) {
 	if got := f.run("q2", map[string]any{"HostConfig": map[string]any{"Mounts": []any{mount}}}); got != "n1" {
 		t.Errorf("a container that mounts n1/data is on %s", got)
 	}
+	f.cluster.Settle(t.Context(), fleet.KindContainer)
 	if c, err := f.cluster.Snapshot().Container("q2"); err != nil || c.Container.Mounts[0].Name != "data" {
 		t.Errorf("q2 mounts %v, %v", c.Container.Mounts, err)
 	}

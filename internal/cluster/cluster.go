@@ -319,6 +319,49 @@ func (c *Cluster) Refresh(ctx context.Context, nodeID string, kind fleet.Kind, i
 	return e.Refresh(ctx, kind, id)
 }
 
+// Changed tells that a client has changed an object: who asks Settle next sees it. It returns at once.
+func (c *Cluster) Changed(nodeID string, kind fleet.Kind, id string) {
+	if e, err := c.engineOf(nodeID); err == nil {
+		e.Changed(kind, id)
+	}
+}
+
+// settleLimit bounds how long a reader waits for engines that have just changed something: one that hangs is not seen as lost
+// at once, and the others' answers are not to wait for that.
+const settleLimit = time.Second
+
+// Settle returns when the snapshot shows all changes to objects of these kinds, one kind after the other, whose requests were
+// answered or of which events have told.
+func (c *Cluster) Settle(ctx context.Context, kinds ...fleet.Kind) {
+	busy := c.unsettled()
+	if len(busy) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	for _, kind := range kinds {
+		var waits []func(context.Context)
+		for _, e := range busy {
+			waits = append(waits, e.Settle(kind))
+		}
+		for _, wait := range waits {
+			wait(ctx)
+		}
+	}
+}
+
+func (c *Cluster) unsettled() []*engine.Engine {
+	var busy []*engine.Engine
+	c.pub.RLock()
+	for _, e := range c.engines {
+		if e.Unsettled() {
+			busy = append(busy, e)
+		}
+	}
+	c.pub.RUnlock()
+	return busy
+}
+
 // RefreshDetails is Refresh of a container whose limits may have changed.
 func (c *Cluster) RefreshDetails(ctx context.Context, nodeID, id string) error {
 	e, err := c.engineOf(nodeID)

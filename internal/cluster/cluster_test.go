@@ -123,7 +123,7 @@ func (r *rig) await(t *testing.T, what string, ok func(*fleet.Snapshot) bool) {
 }
 
 func (r *rig) create(ctx context.Context, name string) (*http.Response, *fleet.Node, error) {
-	return r.Create(ctx, &schedule.Request{Name: name, Image: "app:1"}, func(n *fleet.Node, swarmID string, _ func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error) {
+	return r.Create(ctx, &schedule.Request{Name: name, Image: "app:1"}, func(n *fleet.Node, name, swarmID string, _ func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error) {
 		body, err := json.Marshal(map[string]any{
 			"Image": "app:1", "Cmd": []string{"sleep", "100"}, "Labels": map[string]string{fleet.LabelSwarmID: swarmID},
 		})
@@ -365,27 +365,81 @@ func TestNodesComeAndGo(t *testing.T) {
 	r.await(t, "two nodes", func(s *fleet.Snapshot) bool { return healthy(s) == 2 })
 }
 
-// Names that two engines chose by chance are settled before the client is answered.
-func TestChosenNamesAreUnique(t *testing.T) {
-	r := newRig(t, 2)
+// Who asks for no name gets one that nobody has, also where the node has one of which nobody knew.
+func TestContainersWithoutANameAreGivenOne(t *testing.T) {
+	r := newRig(t, 1)
 	r.daemons[0].AddContainer(dockertest.Container{Name: "happy_darwin"})
-	r.await(t, "the container", func(s *fleet.Snapshot) bool { return s.Containers() == 1 })
-	res, n, err := r.Create(t.Context(), &schedule.Request{Image: "app:1"}, func(n *fleet.Node, _ string, _ func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error) {
-		// The engine is made to choose the taken name.
-		req, err := http.NewRequest(http.MethodPost, n.Path("1.41", "/containers/create")+"?name=happy_darwin", bytes.NewReader([]byte(`{"Image":"app:1","Cmd":["sleep","9"]}`)))
+	var asked []string
+	res, _, err := r.Create(t.Context(), &schedule.Request{Image: "app:1"}, func(n *fleet.Node, name, _ string, _ func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error) {
+		asked = append(asked, name)
+		if len(asked) == 1 {
+			name = "happy_darwin" // as if it had been invented
+		}
+		req, err := http.NewRequest(http.MethodPost, n.Path("1.41", "/containers/create")+"?name="+name, bytes.NewReader([]byte(`{"Image":"app:1","Cmd":["sleep","9"]}`)))
 		if err == nil {
 			req.Header.Set("Content-Type", "application/json")
 		}
 		return req, err
 	})
-	if err != nil || res.StatusCode != http.StatusCreated || n.Name != "n2" {
+	if err != nil || res.StatusCode != http.StatusCreated {
 		t.Fatalf("create: %v", err)
 	}
-	if found := r.Snapshot().Named("happy_darwin"); len(found) != 1 {
-		t.Errorf("%d containers are called happy_darwin", len(found))
+	if len(asked) != 2 || asked[0] == asked[1] {
+		t.Fatalf("the names %q were tried, want two", asked)
 	}
-	if _, err := r.Snapshot().Container("happy_darwin0"); err != nil {
+	if _, err := r.Snapshot().Container(asked[1]); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestInventedNamesAreUnique(t *testing.T) {
+	s := newSeats().state
+	names := map[string]bool{}
+	for i := range uint64(30_000) { // more than there are without a number
+		names[s.invent(new(fleet.Snapshot), i)] = true
+	}
+	if len(names) != 30_000 {
+		t.Errorf("%d different names of 30000", len(names))
+	}
+}
+
+// A create costs one call, and a start one more; the row is read when somebody looks, once.
+func TestCallsOfACreateAndStart(t *testing.T) {
+	r := newRig(t, 1)
+	d := r.daemons[0]
+	before := d.RequestCount()
+	res, n, err := r.create(t.Context(), "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := answered(res)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := r.Snapshot().Container("web")
+	if err != nil || c.Container.ID != id || c.Container.State != "created" || !c.Container.Promised {
+		t.Fatalf("after the create: %+v, %v", c.Container, err)
+	}
+	req, err := http.NewRequest(http.MethodPost, n.Path("1.41", "/containers/"+id+"/start"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res, err = r.Do(t.Context(), n.ID, req); err != nil {
+		t.Fatal(err)
+	}
+	if err := res.Body.Close(); err != nil {
+		t.Error(err)
+	}
+	r.Changed(n.ID, fleet.KindContainer, id)
+	for range 3 {
+		r.Settle(t.Context(), fleet.KindContainer)
+	}
+	c, err = r.Snapshot().Container("web")
+	if err != nil || c.Container.State != "running" || c.Container.Promised {
+		t.Errorf("after the start: %+v, %v", c.Container, err)
+	}
+	if calls := d.RequestCount() - before; calls > 4 {
+		t.Errorf("%d calls", calls)
 	}
 }
 

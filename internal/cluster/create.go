@@ -9,10 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	mathrand "math/rand/v2"
 	"net/http"
-	"net/url"
-	"strconv"
+	"slices"
 	"time"
 
 	"berth/internal/engine"
@@ -27,18 +27,22 @@ const (
 	tries = 8
 )
 
-// build makes the create request for a node: the URL with its version and query, and the body, labelled with the Swarm ID.
-// claim finds host ports that are unique over the fleet, and holds them like the request's own; it is nil where engines
-// choose. build is called once for each node that is tried.
-type build = func(n *fleet.Node, swarmID string, claim func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error)
+// build makes the create request for a node: the URL with its version and query, and the body, with the name and labelled
+// with the Swarm ID. claim finds host ports that are unique over the fleet, and holds them like the request's own; it is nil
+// where engines choose. build is called once for each node that is tried.
+type build = func(n *fleet.Node, name, swarmID string, claim func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error)
 
 // Create places a container and has its engine create it. The answer is the engine's, whatever its status, with the whole
-// body at hand; on 201 the snapshot already shows the container. The request's name is held over the fleet meanwhile.
+// body at hand; on 201 the snapshot already shows the container. Its name is held over the fleet meanwhile; one without a
+// name is given one, as an engine would, but that nobody in the fleet has.
 //
 // Another node is tried only if the chosen one cannot have carried the create out, or if it stopped answering and the
 // container that it may yet make will be removed by the Swarm ID.
 func (c *Cluster) Create(ctx context.Context, r *schedule.Request, b build) (*http.Response, *fleet.Node, error) {
-	seat, err := c.sit(r)
+	if len(r.Rules.Affinities) > 0 {
+		c.Settle(ctx, fleet.KindContainer) // of those that are new, the labels of their images are not known yet
+	}
+	seat, name, err := c.sit(r)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -58,15 +62,19 @@ func (c *Cluster) Create(ctx context.Context, r *schedule.Request, b build) (*ht
 		if err != nil {
 			return nil, nil, err
 		}
-		res, err := c.createOn(ctx, n, func(swarmID string) (*http.Request, error) {
-			return b(n, swarmID, c.claimer(seat, &ask))
+		swarmID := newID()
+		res, err := c.createOn(ctx, n, swarmID, func() (*http.Request, error) {
+			return b(n, name, swarmID, c.claimer(seat, &ask))
 		}, doubts)
 		switch {
+		case err == nil && res.StatusCode == http.StatusConflict && try < tries && r.Name == "":
+			name = c.rename(seat, name) // somebody took it on that very node
+			continue
 		case err == nil && res.StatusCode == http.StatusConflict && try < tries && c.dropOrphan(ctx, n, r.Name):
 			continue
 		case err == nil && res.StatusCode < 500:
 			if res.StatusCode == http.StatusCreated {
-				err = c.readBack(ctx, seat, n, res)
+				err = c.promise(ctx, seat, n, made{name, swarmID, r}, res)
 			}
 			return res, n, err
 		case err == nil:
@@ -86,13 +94,24 @@ func (c *Cluster) Create(ctx context.Context, r *schedule.Request, b build) (*ht
 	}
 }
 
-// sit makes a reservation with the name alone.
-func (c *Cluster) sit(r *schedule.Request) (uint64, error) {
+// sit makes a reservation with the name alone, or with one of our own.
+func (c *Cluster) sit(r *schedule.Request) (seat uint64, name string, err error) {
 	c.seats.mu.Lock()
 	defer c.seats.mu.Unlock()
 	s := c.seats.state
 	s.next++
-	return s.next, s.claim(c.Snapshot(), s.next, r.Name, "")
+	if r.Name == "" {
+		return s.next, s.invent(c.Snapshot(), s.next), nil
+	}
+	return s.next, r.Name, s.claim(c.Snapshot(), s.next, r.Name, "")
+}
+
+// rename gives a reservation another name of our own.
+func (c *Cluster) rename(seat uint64, name string) string {
+	c.seats.mu.Lock()
+	defer c.seats.mu.Unlock()
+	delete(c.seats.state.names, name)
+	return c.seats.state.invent(c.Snapshot(), seat)
 }
 
 // take asks the scheduler and holds the place that it gives.
@@ -131,13 +150,12 @@ func (c *Cluster) view(except uint64) schedule.View {
 
 // createOn sends the create to one node. If the engine may have carried it out although it did not say so, what it made is
 // removed when it shows.
-func (c *Cluster) createOn(ctx context.Context, n *fleet.Node, b func(swarmID string) (*http.Request, error), d *doubts) (*http.Response, error) {
+func (c *Cluster) createOn(ctx context.Context, n *fleet.Node, swarmID string, b func() (*http.Request, error), d *doubts) (*http.Response, error) {
 	e, err := c.engineOf(n.ID)
 	if err != nil {
 		return nil, &engine.UnreachableError{Node: n.Name, Err: err}
 	}
-	swarmID := newID()
-	req, err := b(swarmID)
+	req, err := b()
 	if err != nil {
 		return nil, err
 	}
@@ -208,8 +226,14 @@ func answerText(res *http.Response) string {
 	return res.Status
 }
 
-// readBack waits until the snapshot shows the new container, and settles a name that the engine chose and another has.
-func (c *Cluster) readBack(ctx context.Context, seat uint64, n *fleet.Node, res *http.Response) error {
+// made is what an engine was asked for.
+type made struct {
+	name, swarmID string
+	request       *schedule.Request
+}
+
+// promise puts the new container into the picture, and asks the engine only for what the request does not tell.
+func (c *Cluster) promise(ctx context.Context, seat uint64, n *fleet.Node, m made, res *http.Response) error {
 	id, err := answered(res)
 	if err != nil {
 		return err
@@ -218,45 +242,25 @@ func (c *Cluster) readBack(ctx context.Context, seat uint64, n *fleet.Node, res 
 	if err != nil {
 		return nil //nolint:nilerr // it was created; that its node left since is for the next request to find out
 	}
-	if err := e.RefreshDetails(ctx, id); err != nil {
-		c.o.Log.Warn("created, but not seen yet", "node", n.Name, "container", id, "error", err)
+	r := m.request
+	if r.HostNetwork {
+		// There the ports that its image exposes count too.
+		if err := e.RefreshDetails(ctx, id); err != nil {
+			c.o.Log.Warn("created, but not seen yet", "node", n.Name, "container", id, "error", err)
+		}
 		return nil
 	}
-	return c.settleName(ctx, seat, e, n.ID, id)
+	labels := map[string]string{fleet.LabelSwarmID: m.swarmID}
+	maps.Copy(labels, r.Labels) // which may have a Swarm ID of an earlier life
+	return e.Promise(fleet.Container{
+		ID: id, Name: m.name, Image: r.Image, Labels: labels,
+		Memory: r.Memory, NanoCPUs: r.NanoCPUs, Wanted: wanted(c.heldPorts(seat)), Exposed: r.Exposed,
+	})
 }
 
-// settleName renames a container whose engine gave it a name that another node's container has. Two such at once are told
-// apart by the lock: the second sees the first's claim.
-func (c *Cluster) settleName(ctx context.Context, seat uint64, e *engine.Engine, nodeID, id string) error {
-	n, ok := c.Snapshot().Node(nodeID)
-	if !ok {
-		return nil
-	}
-	made, ok := n.Find(id)
-	if !ok || made.Name == "" {
-		return nil
-	}
-	name := made.Name
-	c.seats.mu.Lock()
-	for i := 0; c.seats.state.claim(c.Snapshot(), seat, name, id) != nil && i < 1000; i++ {
-		name = made.Name + strconv.Itoa(i)
-	}
-	c.seats.mu.Unlock()
-	if name == made.Name {
-		return nil
-	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, n.Path(n.API, "/containers/"+id+"/rename")+"?name="+url.QueryEscape(name), nil)
-	if err != nil {
-		return err
-	}
-	res, err := e.Do(ctx, r)
-	if err != nil {
-		return err
-	}
-	if err := res.Body.Close(); err != nil {
-		return err
-	}
-	return e.RefreshDetails(ctx, id)
+// wanted leaves out the ports for which the engine chooses the host's.
+func wanted(ports []fleet.Port) []fleet.Port {
+	return slices.DeleteFunc(slices.Clone(ports), func(p fleet.Port) bool { return p.HostPort == 0 })
 }
 
 // discard removes a container whose client left before it could be told.

@@ -3,8 +3,12 @@ package cluster
 import (
 	"fmt"
 	"maps"
+	mathrand "math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
+
+	"github.com/docker/docker/pkg/namesgenerator"
 
 	"berth/internal/fleet"
 	"berth/internal/schedule"
@@ -58,6 +62,26 @@ func (s *seatState) claim(snap *fleet.Snapshot, id uint64, name, except string) 
 	}
 	s.names[name] = id
 	return nil
+}
+
+// invent takes a name that nobody in the fleet has. The caller holds mu.
+func (s *seatState) invent(snap *fleet.Snapshot, id uint64) string {
+	for try := 0; ; try++ {
+		name := namesgenerator.GetRandomName(0)
+		if try > 0 {
+			name += strconv.Itoa(mathrand.IntN(10 * try)) // the engines' way, with more room
+		}
+		if s.claim(snap, id, name, "") == nil {
+			return name
+		}
+	}
+}
+
+// heldPorts are the host ports of a create, with those that were found for it.
+func (c *Cluster) heldPorts(seat uint64) []fleet.Port {
+	c.seats.mu.Lock()
+	defer c.seats.mu.Unlock()
+	return c.seats.state.taken[seat].Request.Ports
 }
 
 // release gives up a reservation and its name.

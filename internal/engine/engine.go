@@ -88,6 +88,8 @@ type Engine struct {
 	heard  atomic.Int64 // Unix nanoseconds of the last sign of life
 	doubt  chan struct{}
 
+	unsettled atomic.Int64 // debts and flights
+
 	mu       sync.Mutex
 	node     *fleet.Node
 	seq      uint64          // counts the calls whose answers are applied
@@ -95,7 +97,9 @@ type Engine struct {
 	lists    map[fleet.Kind]uint64
 	hints    map[string]hint // what events told of containers, until a list shows it
 	flights  map[object]*flights
-	dirty    map[object]bool // what events said has changed, until it is refreshed; true if its details may have
+	debts    map[object]debt // what has changed and is not refreshed yet
+	wake     chan struct{}   // a debt is due earlier than those before it
+	paying   bool            // somebody waits for the debts to fall due
 	running  bool
 	ctx      context.Context //nolint:containedctx // Run's, for refreshes that several callers wait for
 	wg       sync.WaitGroup
@@ -132,7 +136,8 @@ var errNotRunning = errors.New("the engine is not followed any more")
 func New(ep Endpoint, o Options) *Engine {
 	e := &Engine{
 		ep: ep, o: o, doubt: make(chan struct{}, 1),
-		marks: map[string]mark{}, lists: map[fleet.Kind]uint64{}, hints: map[string]hint{}, flights: map[object]*flights{}, dirty: map[object]bool{},
+		marks: map[string]mark{}, lists: map[fleet.Kind]uint64{}, hints: map[string]hint{}, flights: map[object]*flights{},
+		debts: map[object]debt{}, wake: make(chan struct{}, 1),
 	}
 	dial := func(ctx context.Context) (net.Conn, error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, o.Timing.Dial, fmt.Errorf("no connection within %s", o.Timing.Dial))

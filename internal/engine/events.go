@@ -190,6 +190,8 @@ func (e *Engine) note(ev fleet.Event) {
 	defer e.mu.Unlock()
 	h := e.hints[ev.ActorID]
 	switch ev.Action {
+	case "create":
+		h.created = at
 	case "start":
 		h.started = at
 	case "die":

@@ -22,6 +22,7 @@ type mark struct{ row, detail uint64 }
 
 // hint is what events told of a container's times before any list or inspection did.
 type hint struct {
+	created           time.Time
 	started, finished time.Time
 	exit              int
 	hasExit           bool
@@ -133,21 +134,30 @@ func (e *Engine) carry(old, c *fleet.Container, now time.Time) bool {
 		return true
 	}
 	c.Inspected = true
-	c.Created = old.Created
+	// A promised one's was guessed; it is within the second that the row tells.
+	c.Created = min(max(old.Created, c.Created), c.Created+int64(time.Second)-1)
 	c.Memory, c.NanoCPUs, c.CPUShares = old.Memory, old.NanoCPUs, old.CPUShares
 	c.Wanted, c.Exposed, c.ExecIDs = old.Wanted, old.Exposed, old.ExecIDs
 	c.StartedAt, c.FinishedAt = old.StartedAt, old.FinishedAt
 	if c.State != old.State {
 		// The events that tell the exact times may still be on their way.
 		if c.Running() && !old.Running() {
-			c.StartedAt = now
+			c.StartedAt = newer(old.StartedAt, h.started, now)
 		}
 		if !c.Running() && old.Running() {
-			c.FinishedAt = now
+			c.FinishedAt = newer(old.FinishedAt, h.finished, now)
 		}
 	}
 	h.apply(c)
 	return c.StatusAt(now) != c.Status && c.State == old.State
+}
+
+// newer is what an event told if that is news, or else now.
+func newer(known, told, now time.Time) time.Time {
+	if told.After(known) {
+		return told
+	}
+	return now
 }
 
 // refreshContainer brings one container up to date: its row, and its details if they are unknown or said to have changed.
@@ -167,22 +177,51 @@ func (e *Engine) refreshContainer(ctx context.Context, id string, details bool) 
 			return err
 		})
 	}
-	filter := url.QueryEscape(`{"id":{` + string(rawjson.Encode(id)) + `:true}}`)
-	rows, err := e.fetchRows(gctx, "all=1&filters="+filter)
+	rows, err := e.fetchRows(gctx, rowsOf(id))
 	if err := errors.Join(err, g.Wait()); err != nil {
 		return err
 	}
-	var c *fleet.Container
-	if i := slices.IndexFunc(rows, func(c *fleet.Container) bool { return c.ID == id }); i >= 0 {
-		c = rows[i]
-	}
 	e.change(func(n *fleet.Node) {
-		e.applyRow(n, id, c, t)
+		e.applyRows(n, []string{id}, rows, t)
 		if found != nil {
 			e.applyInspection(n, id, found, t)
 		}
 	})
 	return nil
+}
+
+// refreshRows brings the rows of several containers up to date by one call.
+func (e *Engine) refreshRows(ctx context.Context, ids []string) error {
+	if len(ids) == 1 {
+		return e.refreshContainer(ctx, ids[0], false)
+	}
+	t := e.ticket()
+	rows, err := e.fetchRows(ctx, rowsOf(ids...))
+	if err != nil {
+		return err
+	}
+	e.change(func(n *fleet.Node) { e.applyRows(n, ids, rows, t) })
+	return nil
+}
+
+// rowsOf is the query for some containers.
+func rowsOf(ids ...string) string {
+	set := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		set[id] = true
+	}
+	return "all=1&filters=" + url.QueryEscape(`{"id":`+string(rawjson.Encode(set))+`}`)
+}
+
+// applyRows puts the rows that were asked for into the node. The caller holds mu.
+func (e *Engine) applyRows(n *fleet.Node, ids []string, rows []*fleet.Container, t uint64) {
+	byID := make(map[string]*fleet.Container, len(rows))
+	for _, c := range rows {
+		byID[c.ID] = c
+	}
+	for _, id := range ids {
+		e.applyRow(n, id, byID[id], t)
+	}
 }
 
 // applyRow puts a container's row into the node; nil says that the engine has none. The caller holds mu.
@@ -199,6 +238,9 @@ func (e *Engine) applyRow(n *fleet.Node, id string, c *fleet.Container, t uint64
 	old, _ := n.Find(id)
 	e.carry(old, c, time.Now().Add(n.Skew))
 	n.Containers = with(n.Containers, c)
+	if old != nil && old.Promised && slices.ContainsFunc(c.Mounts, func(m fleet.Mount) bool { return m.Type == "volume" }) {
+		e.owe(objectOf(fleet.KindVolume, ""), false, settle) // an image's volumes are made with the container
+	}
 }
 
 // inspect takes in the details of one container that is listed.

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"time"
 
 	"berth/internal/fleet"
 )
@@ -20,42 +19,17 @@ type flights struct {
 	now, next *flight
 }
 
-// settle is how long a refresh that an event asks for waits for the other events of the same change, and for a client's
-// request that refreshes anyway.
-const settle = 15 * time.Millisecond
-
-// later asks for a refresh in a moment.
-func (e *Engine) later(kind fleet.Kind, id string, details bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if !e.running || e.ctx.Err() != nil {
-		return
-	}
-	o := object{kind, id}
-	e.dirty[o] = e.dirty[o] || details
-	if len(e.dirty) > 1 {
-		return // the one before has seen to it
-	}
-	ctx := e.ctx
-	e.wg.Go(func() {
-		select {
-		case <-ctx.Done():
-		case <-time.After(settle):
-		}
-		e.mu.Lock()
-		due := e.dirty
-		e.dirty = map[object]bool{}
-		e.mu.Unlock()
-		for o, details := range due {
-			e.refresh(o.kind, o.id, details)
-		}
-	})
-}
-
 // object is what a refresh is of; the ID is empty where the engine has no list of one.
 type object struct {
 	kind fleet.Kind
 	id   string
+}
+
+func objectOf(kind fleet.Kind, id string) object {
+	if kind != fleet.KindContainer {
+		id = ""
+	}
+	return object{kind, id}
 }
 
 // Refresh asks the engine for one object, or for all of a kind where the engine has no list of one, and returns when the
@@ -83,30 +57,32 @@ func (e *Engine) wait(ctx context.Context, f *flight) error {
 
 // refresh starts or joins a refresh.
 func (e *Engine) refresh(kind fleet.Kind, id string, details bool) *flight {
-	key := object{kind, id}
-	if kind != fleet.KindContainer {
-		key.id = ""
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if asked, ok := e.dirty[key]; ok {
-		details = details || asked
-		delete(e.dirty, key)
+	return e.board(objectOf(kind, id), details, func(key object, fs *flights) { e.wg.Go(func() { e.fly(key, fs) }) })
+}
+
+// board finds the flight that will show what the object is like now. One that has to be made is given to start. The caller
+// holds mu.
+func (e *Engine) board(key object, details bool, start func(object, *flights)) *flight {
+	if d, ok := e.debts[key]; ok {
+		details = details || d.details
+		delete(e.debts, key)
 	}
 	if !e.running || e.ctx.Err() != nil {
 		return &flight{done: closed(), err: e.goneError()}
 	}
-	fs := e.flights[key]
-	if fs != nil {
+	if fs := e.flights[key]; fs != nil {
 		if fs.next == nil {
 			fs.next = &flight{done: make(chan struct{})}
 		}
 		fs.next.details = fs.next.details || details
 		return fs.next
 	}
-	fs = &flights{now: &flight{done: make(chan struct{}), details: details}}
+	fs := &flights{now: &flight{done: make(chan struct{}), details: details}}
 	e.flights[key] = fs
-	e.wg.Go(func() { e.fly(key, fs) })
+	e.count()
+	start(key, fs)
 	return fs.now
 }
 
@@ -121,26 +97,54 @@ func closed() chan struct{} {
 // fly runs the refreshes of one object until none is asked for.
 func (e *Engine) fly(key object, fs *flights) {
 	for {
-		f := fs.now
+		var err error
 		if key.kind == fleet.KindContainer {
-			f.err = e.refreshContainer(e.ctx, key.id, f.details)
+			err = e.refreshContainer(e.ctx, key.id, fs.now.details)
 		} else {
-			f.err = e.list(e.ctx, key.kind)
+			err = e.list(e.ctx, key.kind)
 		}
-		if f.err != nil && !isStatus(f.err) {
-			e.Suspect()
-			f.err = e.unreachable(f.err)
-		}
-		e.mu.Lock()
-		fs.now, fs.next = fs.next, nil
-		last := fs.now == nil
-		if last {
-			delete(e.flights, key)
-		}
-		e.mu.Unlock()
-		close(f.done)
-		if last {
+		if e.land(key, fs, e.flown(err)) {
 			return
 		}
 	}
+}
+
+// flyTogether runs the first refresh of several containers' rows as one call. Those that another is asked for meanwhile go
+// on alone.
+func (e *Engine) flyTogether(group map[object]*flights) {
+	ids := make([]string, 0, len(group))
+	for key := range group {
+		ids = append(ids, key.id)
+	}
+	err := e.flown(e.refreshRows(e.ctx, ids))
+	for key, fs := range group {
+		if !e.land(key, fs, err) {
+			e.wg.Go(func() { e.fly(key, fs) })
+		}
+	}
+}
+
+// flown is a refresh's error as its callers get it.
+func (e *Engine) flown(err error) error {
+	if err == nil || isStatus(err) {
+		return err
+	}
+	e.Suspect()
+	return e.unreachable(err)
+}
+
+// land ends the current refresh of an object and tells whether it was the last.
+func (e *Engine) land(key object, fs *flights, err error) bool {
+	f := fs.now
+	f.err = err
+	e.mu.Lock()
+	fs.now, fs.next = fs.next, nil
+	last := fs.now == nil
+	if last {
+		delete(e.flights, key)
+	}
+	e.count()
+	e.mu.Unlock()
+	close(f.done)
+	return last
 }

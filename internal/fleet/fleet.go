@@ -120,6 +120,8 @@ type Container struct {
 	Wanted    []Port // requested host ports, bound or not
 	Exposed   []Port // exposed ports, which a host-network container occupies
 	ExecIDs   []string
+	// Promised: an engine has just made it, and what is known is what was asked for. Its row has not been read yet.
+	Promised bool
 
 	// Head and Tail are the row of the container list, ready to send: Head, a JSON string with the status, Tail.
 	Head, Tail []byte

@@ -1,0 +1,167 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"berth/internal/fleet"
+)
+
+// A debt is a refresh that is owed to the picture: something has changed, and nobody has looked yet. Debts are paid after a
+// while, those due together by one call; or at once, if a client wants to see (Settle). So a change costs its client no
+// further call, and who reads sees all that was done before.
+type debt struct {
+	details bool // of a container, not its row alone
+	due     time.Time
+}
+
+const (
+	// settle is how long what an event tells of waits for the other events of the same change.
+	settle = 15 * time.Millisecond
+	// promise is how long a new container waits for its start, which is what most are made for.
+	promise = time.Second
+	// rowsAtOnce bounds how many containers are asked for in one call: their IDs stand in its URL.
+	rowsAtOnce = 100
+)
+
+// Changed tells that a client has changed an object. It returns at once.
+func (e *Engine) Changed(kind fleet.Kind, id string) { e.later(kind, id, false) }
+
+// later asks for a refresh in a moment.
+func (e *Engine) later(kind fleet.Kind, id string, details bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.owe(objectOf(kind, id), details, settle)
+}
+
+// owe notes a debt. The caller holds mu.
+func (e *Engine) owe(key object, details bool, wait time.Duration) {
+	if !e.running || e.ctx.Err() != nil {
+		return
+	}
+	due := time.Now().Add(wait)
+	d, had := e.debts[key]
+	if had && d.due.Before(due) {
+		due = d.due
+	}
+	e.debts[key] = debt{details || had && d.details, due}
+	e.count()
+	switch {
+	case !e.paying:
+		e.paying = true
+		e.wg.Go(e.pay)
+	case !had || due != d.due:
+		select {
+		case e.wake <- struct{}{}:
+		default: // it looks anew anyway
+		}
+	}
+}
+
+// pay pays the debts as they fall due, until there is none.
+func (e *Engine) pay() {
+	for {
+		wait, none := e.payDue()
+		if none {
+			return
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-e.wake:
+		case <-e.ctx.Done():
+		}
+		t.Stop()
+	}
+}
+
+// payDue begins what is due and tells how long the next has time.
+func (e *Engine) payDue() (wait time.Duration, none bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ctx.Err() != nil {
+		clear(e.debts)
+	}
+	now := time.Now()
+	var due []object
+	wait = promise
+	for key, d := range e.debts {
+		if left := d.due.Sub(now); left > 0 {
+			wait = min(wait, left)
+			continue
+		}
+		due = append(due, key)
+	}
+	e.begin(due)
+	e.count()
+	e.paying = len(e.debts) > 0
+	return wait, !e.paying
+}
+
+// begin refreshes what is owed, rows together. The caller holds mu.
+func (e *Engine) begin(keys []object) []*flight {
+	var fs []*flight
+	group := map[object]*flights{}
+	depart := func() {
+		if full := group; len(full) > 0 {
+			e.wg.Go(func() { e.flyTogether(full) })
+			group = map[object]*flights{}
+		}
+	}
+	for _, key := range keys {
+		fs = append(fs, e.board(key, false, func(key object, f *flights) {
+			if key.kind != fleet.KindContainer || f.now.details || !e.inspected(key.id) {
+				e.wg.Go(func() { e.fly(key, f) })
+				return
+			}
+			if group[key] = f; len(group) == rowsAtOnce {
+				depart()
+			}
+		}))
+	}
+	depart()
+	return fs
+}
+
+// inspected tells whether a container's row is all that a refresh needs. The caller holds mu.
+func (e *Engine) inspected(id string) bool {
+	c, ok := e.node.Find(id)
+	return ok && c.Inspected
+}
+
+// Unsettled tells whether Settle may have something to wait for. It takes no lock.
+func (e *Engine) Unsettled() bool { return e.unsettled.Load() > 0 }
+
+// count keeps Unsettled. The caller holds mu.
+func (e *Engine) count() { e.unsettled.Store(int64(len(e.debts) + len(e.flights))) }
+
+// Settle begins all refreshes of a kind that are owed. What it returns waits until the published node shows all changes of
+// which the engine has told, or whose requests it has answered. An engine that stops answering is not waited for.
+func (e *Engine) Settle(kind fleet.Kind) (wait func(context.Context)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var owed []object
+	for key := range e.debts {
+		if key.kind == kind {
+			owed = append(owed, key)
+		}
+	}
+	flying := e.begin(owed)
+	for key, fs := range e.flights {
+		if key.kind == kind {
+			flying = append(flying, fs.now)
+		}
+	}
+	lost := e.lost.Done()
+	return func(ctx context.Context) {
+		for _, f := range flying {
+			select {
+			case <-f.done:
+			case <-lost:
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}

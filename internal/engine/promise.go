@@ -1,0 +1,59 @@
+package engine
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"berth/internal/fleet"
+)
+
+// Promise puts a container into the picture that the engine has just made, from what it was asked to make: its ID, name,
+// image, labels, limits and ports. So nobody has to ask for it before it is used. Its row is read when it was
+// started, when somebody wants to see it, or after a moment.
+func (e *Engine) Promise(c fleet.Container) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, gone := e.marks[c.ID]
+	if _, listed := e.node.Find(c.ID); listed || gone {
+		e.owe(object{fleet.KindContainer, c.ID}, false, settle) // others were quicker, and have seen more
+		return nil
+	}
+	at := e.hints[c.ID].created
+	if at.IsZero() {
+		at = time.Now().Add(e.node.Skew)
+	}
+	made, err := promised(c, at, e.node.Name)
+	if err != nil {
+		return err
+	}
+	e.seq++
+	e.marks[c.ID] = mark{row: e.seq, detail: e.seq}
+	n := *e.node
+	n.Containers = with(n.Containers, made)
+	e.publish(&n)
+	key := object{fleet.KindContainer, c.ID}
+	delete(e.debts, key) // of its event of creation, which knew less
+	e.owe(key, false, promise)
+	return nil
+}
+
+// promised completes a container as its engine will list it.
+func promised(c fleet.Container, at time.Time, node string) (*fleet.Container, error) {
+	raw, err := json.Marshal(map[string]any{
+		"Id": c.ID, "Names": []string{"/" + c.Name}, "Image": c.Image, "ImageID": "", "Command": "", "Created": at.Unix(),
+		"Ports": []any{}, "Labels": c.Labels, "State": "created", "Status": "Created",
+		"HostConfig": map[string]string{"NetworkMode": "default"}, "NetworkSettings": map[string]any{"Networks": map[string]any{}}, "Mounts": []any{},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("new container %s: %w", c.ID, err)
+	}
+	made, err := parseRow(raw, node)
+	if err != nil {
+		return nil, err
+	}
+	made.Created, made.Inspected, made.Promised = at.UnixNano(), true, true
+	made.Memory, made.NanoCPUs, made.CPUShares = c.Memory, c.NanoCPUs, c.CPUShares
+	made.Wanted, made.Exposed = c.Wanted, c.Exposed
+	return made, nil
+}
