@@ -269,10 +269,7 @@ func readPort(spec string) (uint16, string, error) {
 
 // build makes the request for a node. The body is the client's; only what names objects or rules is rewritten.
 func (c *creation) build(ctx context.Context, snap *fleet.Snapshot, n *fleet.Node, name, swarmID string) (*http.Request, error) {
-	o, err := rawjson.Parse(c.body.Bytes())
-	if err != nil {
-		return nil, err
-	}
+	o := c.body.Clone()
 	labels := maps.Clone(c.labels)
 	if labels == nil {
 		labels = map[string]string{}
@@ -293,6 +290,7 @@ func (c *creation) build(ctx context.Context, snap *fleet.Snapshot, n *fleet.Nod
 	if err := c.fillOpenings(o); err != nil {
 		return nil, invalidf("request body: %v", err)
 	}
+	var err error
 	if c.translated, err = c.translate(o, n); err != nil {
 		return nil, err
 	}

@@ -121,7 +121,7 @@ func inspectExec(s *Server, w http.ResponseWriter, r *request) error { return on
 
 // decodeBody reads a client's JSON body into a struct of the few fields that a handler needs.
 func decodeBody(o *rawjson.Object, v any) error {
-	if err := json.Unmarshal(o.Bytes(), v); err != nil {
+	if err := json.Unmarshal(o.Source(), v); err != nil {
 		return invalidf("request body: %v", err)
 	}
 	return nil

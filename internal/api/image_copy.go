@@ -132,7 +132,7 @@ func (s *Server) copyImage(ctx context.Context, img *image, to *fleet.Node) (str
 		case err == nil:
 			s.o.Log.Info("image copied", "image", img.ref, "id", img.id, "from", h.Node.Name, "to", to.Name, "took", time.Since(began))
 			if id != img.id {
-				s.images.aliases.Add([2]string{to.ID, img.id}, id)
+				s.images.alias(to.ID, img.id, id)
 				s.images.twins.copies.Add(id, true)
 			}
 			return id, nil

@@ -261,7 +261,7 @@ func TestCopyWithAnotherIDIsTheSameImage(t *testing.T) {
 	if img, err := f.api.findImage(t.Context(), "app:x"); err != nil || img.id != id || img.on(n2.ID) {
 		t.Errorf("before the copy app:x = %+v, %v, want it on n1 alone", img, err)
 	}
-	f.api.images.aliases.Add([2]string{n2.ID, id}, f.daemons[1].Images()["app:x"])
+	f.api.images.alias(n2.ID, id, f.daemons[1].Images()["app:x"])
 	for _, ref := range []string{"app:x", id} {
 		img, err := f.api.findImage(t.Context(), ref)
 		if err != nil || img.id != id || !img.on(n1.ID) || !img.on(n2.ID) {

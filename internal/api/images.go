@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/distribution/reference"
@@ -22,6 +23,9 @@ type imageIndex struct {
 	copies  *lru.Cache[[2]string, string]   // node ID and tag → image ID: tagged by our own copies, which is no news
 	aliases *lru.Cache[[2]string, string]   // node ID and image ID → the ID that a copy of it got there
 	wanted  *lru.Cache[[2]string, wantedOn] // identity and reference → where a create that needs it will go
+
+	aliased atomic.Int64 // counts the aliases
+	known   known        // what references mean, as long as nothing changes
 
 	twins *twins        // one image under several IDs
 	slots chan struct{} // copies under way
@@ -59,6 +63,12 @@ func newImageIndex() *imageIndex {
 	}
 }
 
+// alias notes that the copy of an image got another ID on a node.
+func (x *imageIndex) alias(nodeID, id, got string) {
+	x.aliases.Add([2]string{nodeID, id}, got)
+	x.aliased.Add(1)
+}
+
 func cache[K comparable, V any]() *lru.Cache[K, V] {
 	c, err := lru.New[K, V](remembered)
 	if err != nil {
@@ -89,20 +99,64 @@ type image struct {
 	holders []fleet.ImageRef // in the order of the nodes; those that know it by ref first
 	named   int              // how many of the holders know it by ref
 	others  []fleet.ImageRef // healthy nodes on which the reference means another image
+	at      map[string]int   // node ID → its place among the holders
+	ids     []string         // of the holders' nodes, in their order
+}
+
+// known are the references that have been looked up since images last changed anywhere.
+type known struct {
+	mu      sync.Mutex
+	version uint64 // of the snapshot's images
+	aliases int64  // of the index
+	images  map[string]*image
+}
+
+// knownAtOnce bounds them; clients choose the references.
+const knownAtOnce = 256
+
+func (k *known) get(version uint64, aliases int64, ref string) *image {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.version != version || k.aliases != aliases {
+		return nil
+	}
+	return k.images[ref]
+}
+
+func (k *known) put(version uint64, aliases int64, img *image) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.version != version || k.aliases != aliases || len(k.images) >= knownAtOnce || k.images == nil {
+		k.version, k.aliases, k.images = version, aliases, map[string]*image{}
+	}
+	k.images[img.ref] = img
 }
 
 // findImage tells what a reference means now. It is always the same for all clients, whichever node is asked next.
 func (s *Server) findImage(ctx context.Context, ref string) (*image, error) {
-	snap := s.fleet.Snapshot()
+	snap, aliases := s.fleet.Snapshot(), s.images.aliased.Load()
+	if img := s.images.known.get(snap.ImagesVersion(), aliases, ref); img != nil {
+		return img, nil
+	}
+	img, clear, err := s.lookUpImage(ctx, snap, ref)
+	if clear {
+		s.images.known.put(snap.ImagesVersion(), aliases, img)
+	}
+	return img, err
+}
+
+// lookUpImage goes through the fleet. A clear image is the same for all that know the reference, and there is one kind of
+// store: nothing but the snapshot and the aliases tells what it is.
+func (s *Server) lookUpImage(ctx context.Context, snap *fleet.Snapshot, ref string) (img *image, clear bool, err error) {
 	found, err := snap.Images(ref)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	healthy := slices.DeleteFunc(slices.Clone(found), func(f fleet.ImageRef) bool { return f.Node.State != fleet.Healthy })
 	if len(healthy) == 0 {
-		return nil, unreachableImage(ref, found[0].Node)
+		return nil, false, unreachableImage(ref, found[0].Node)
 	}
-	img := &image{ref: ref}
+	img = &image{ref: ref}
 	img.tag, img.digest = fleet.FamiliarRef(ref)
 	same := s.sameness(ctx)
 	j := judge{s: s, same: same}
@@ -118,6 +172,14 @@ func (s *Server) findImage(ctx context.Context, ref string) (*image, error) {
 	slices.SortStableFunc(img.holders, func(a, b fleet.ImageRef) int { // the ID is that of who answers
 		return cmp.Compare(strangeness(a, img.id), strangeness(b, img.id))
 	})
+	img.number()
+	s.addUnnamed(img, snap, same)
+	img.number()
+	return img, len(img.others) == 0 && !same.mixed, nil
+}
+
+// addUnnamed adds the nodes that have the image, but not under the reference.
+func (s *Server) addUnnamed(img *image, snap *fleet.Snapshot, same *sameness) {
 	for _, n := range snap.Nodes() {
 		if n.State != fleet.Healthy || img.on(n.ID) {
 			continue
@@ -133,7 +195,17 @@ func (s *Server) findImage(ctx context.Context, ref string) (*image, error) {
 			}
 		}
 	}
-	return img, nil
+}
+
+// number notes where the holders are.
+func (i *image) number() {
+	i.at, i.ids = make(map[string]int, len(i.holders)), make([]string, len(i.holders))
+	for at, h := range i.holders {
+		i.ids[at] = h.Node.ID
+		if _, twice := i.at[h.Node.ID]; !twice {
+			i.at[h.Node.ID] = at
+		}
+	}
 }
 
 // strangeness orders those that have another ID for an image behind those that have this one.
@@ -165,12 +237,14 @@ func (s *Server) sameImage(same *sameness, f fleet.ImageRef, id string) bool {
 
 // on tells whether a node has the image, under whatever name.
 func (i *image) on(nodeID string) bool {
-	return slices.ContainsFunc(i.holders, func(h fleet.ImageRef) bool { return h.Node.ID == nodeID })
+	_, ok := i.at[nodeID]
+	return ok
 }
 
 // knownOn tells whether a node has the image under the reference.
 func (i *image) knownOn(nodeID string) bool {
-	return slices.ContainsFunc(i.holders[:i.named], func(h fleet.ImageRef) bool { return h.Node.ID == nodeID })
+	at, ok := i.at[nodeID]
+	return ok && at < i.named
 }
 
 // first is the node that answers for the image: the same for every client and every call, or Compose takes it for changed.

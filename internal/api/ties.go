@@ -194,11 +194,7 @@ func (s *Server) preferred(ctx context.Context, c *creation) []string {
 	if err != nil {
 		return nil // nobody has it; create says so
 	}
-	var ids []string
-	for _, h := range img.holders {
-		ids = append(ids, h.Node.ID)
-	}
-	return ids
+	return img.ids
 }
 
 // created brings the picture up to date with what a create made besides the container, and notes what it uses.

@@ -21,40 +21,53 @@ const (
 )
 
 // watch ends the returned context when the engine stops answering pings while a create waits for it, or some time after the
-// client has left.
+// client has left. A create that is quick costs two timers and no goroutine.
 func watch(work, client context.Context, e *engine.Engine, node string, d *doubts) (context.Context, func()) {
 	work, cancel := context.WithCancelCause(work)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for wait := slowCreate; ; wait = 8 * slowCreate {
+	var looking sync.WaitGroup
+	var once sync.Once
+	looking.Add(1)
+	look := func() {
+		once.Do(func() {
+			defer looking.Done()
+			watching(work, client, cancel, e, node, d)
+		})
+	}
+	slow := time.AfterFunc(slowCreate, look)
+	left := context.AfterFunc(client, look)
+	return work, func() {
+		slow.Stop()
+		left()
+		cancel(nil)
+		once.Do(looking.Done) // it has not begun, and will not
+		looking.Wait()
+	}
+}
+
+func watching(work, client context.Context, cancel context.CancelCauseFunc, e *engine.Engine, node string, d *doubts) {
+	for {
+		patience := time.AfterFunc(pingPatience, func() { d.start(client) })
+		err := e.Ping(work, pingLimit)
+		patience.Stop()
+		if err != nil && work.Err() == nil {
+			cancel(&engine.UnreachableError{Node: node, Err: err, Sent: true})
+			e.Suspect()
+			return
+		}
+		if client.Err() != nil {
 			select {
 			case <-work.Done():
-				return
-			case <-client.Done():
-			case <-time.After(wait):
+			case <-time.After(farewell):
+				cancel(context.Cause(client))
 			}
-			patience := time.AfterFunc(pingPatience, func() { d.start(client) })
-			err := e.Ping(work, pingLimit)
-			patience.Stop()
-			if err != nil && work.Err() == nil {
-				cancel(&engine.UnreachableError{Node: node, Err: err, Sent: true})
-				e.Suspect()
-				return
-			}
-			if client.Err() != nil {
-				select {
-				case <-work.Done():
-				case <-time.After(farewell):
-					cancel(context.Cause(client))
-				}
-				return
-			}
+			return
 		}
-	}()
-	return work, func() {
-		cancel(nil)
-		<-done
+		select {
+		case <-work.Done():
+			return
+		case <-client.Done():
+		case <-time.After(8 * slowCreate):
+		}
 	}
 }
 

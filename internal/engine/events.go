@@ -139,28 +139,9 @@ func (e *Engine) event(raw []byte, s *stream) error {
 // parseEvent reads what is needed and adds the node to the line: attributes node.name, node.id, node.addr and node.ip and
 // the object "node", as classic Swarm did, and the attribute berth.node.
 func (e *Engine) parseEvent(raw []byte) (fleet.Event, error) {
-	var line struct {
-		Type, Action, Scope, Status, ID string
-		TimeNano, Time                  int64
-		Actor                           struct {
-			ID         string
-			Attributes map[string]string
-		}
-	}
-	if err := json.Unmarshal(raw, &line); err != nil {
-		return fleet.Event{}, fmt.Errorf("event stream: %w", err)
-	}
 	o, err := rawjson.ParseTrusted(raw)
 	if err != nil {
 		return fleet.Event{}, fmt.Errorf("event stream: %w", err)
-	}
-	n := e.Node()
-	ev := fleet.Event{
-		NodeID: n.ID, Node: n.Name, Type: line.Type, Action: line.Action, ActorID: line.Actor.ID,
-		Attributes: line.Actor.Attributes, Scope: line.Scope, TimeNano: line.TimeNano,
-	}
-	if ev.TimeNano == 0 {
-		ev.TimeNano = line.Time * int64(time.Second)
 	}
 	actor, err := o.Object("Actor")
 	if err != nil {
@@ -170,14 +151,37 @@ func (e *Engine) parseEvent(raw []byte) (fleet.Event, error) {
 	if err != nil {
 		return fleet.Event{}, fmt.Errorf("event stream: %w", err)
 	}
-	for k, v := range map[string]string{fleet.LabelNode: n.Name, "node.name": n.Name, "node.id": n.ID, "node.addr": n.Addr, "node.ip": n.IP} {
-		attributes.Set(k, v)
+	at, err := eventTime(o)
+	if err != nil {
+		return fleet.Event{}, fmt.Errorf("event stream: %w", err)
+	}
+	n := e.Node()
+	ev := fleet.Event{
+		NodeID: n.ID, Node: n.Name, Type: o.Text("Type"), Action: o.Text("Action"), ActorID: actor.Text("ID"),
+		Attributes: attributes.Texts(), Scope: o.Text("scope"), TimeNano: at,
+	}
+	for _, a := range [...][2]string{{fleet.LabelNode, n.Name}, {"node.name", n.Name}, {"node.id", n.ID}, {"node.addr", n.Addr}, {"node.ip", n.IP}} {
+		attributes.Set(a[0], a[1])
 	}
 	actor.Set("Attributes", attributes)
 	o.Set("Actor", actor)
-	o.Set("node", map[string]string{"Name": n.Name, "Id": n.ID, "Addr": n.Addr, "Ip": n.IP})
+	node := new(rawjson.Object)
+	for _, f := range [...][2]string{{"Name", n.Name}, {"Id", n.ID}, {"Addr", n.Addr}, {"Ip", n.IP}} {
+		node.Set(f[0], f[1])
+	}
+	o.Set("node", node)
 	ev.Raw = o.Bytes()
 	return ev, nil
+}
+
+// eventTime is timeNano, or time where an engine gives no more.
+func eventTime(o *rawjson.Object) (int64, error) {
+	var nano, seconds int64
+	if err := o.Decode("timeNano", &nano); err != nil || nano != 0 {
+		return nano, err
+	}
+	err := o.Decode("time", &seconds)
+	return seconds * int64(time.Second), err
 }
 
 // note keeps the times that an event tells, which no list does.

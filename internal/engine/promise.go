@@ -1,11 +1,13 @@
 package engine
 
 import (
-	"encoding/json"
-	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"time"
 
 	"berth/internal/fleet"
+	"berth/internal/rawjson"
 )
 
 // Promise puts a container into the picture that the engine has just made, from what it was asked to make: its ID, name,
@@ -40,20 +42,32 @@ func (e *Engine) Promise(c fleet.Container) error {
 
 // promised completes a container as its engine will list it.
 func promised(c fleet.Container, at time.Time, node string) (*fleet.Container, error) {
-	raw, err := json.Marshal(map[string]any{
-		"Id": c.ID, "Names": []string{"/" + c.Name}, "Image": c.Image, "ImageID": "", "Command": "", "Created": at.Unix(),
-		"Ports": []any{}, "Labels": c.Labels, "State": "created", "Status": "Created",
-		"HostConfig": map[string]string{"NetworkMode": "default"}, "NetworkSettings": map[string]any{"Networks": map[string]any{}}, "Mounts": []any{},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("new container %s: %w", c.ID, err)
+	row := new(rawjson.Object)
+	row.Set("Id", c.ID)
+	row.Set("Image", c.Image)
+	row.Set("ImageID", "")
+	row.Set("Command", "")
+	row.SetRaw("Created", strconv.AppendInt(nil, at.Unix(), 10))
+	row.SetRaw("Ports", noneOf)
+	row.Set("Labels", labelsOf(c.Labels))
+	row.Set("State", stateCreated)
+	row.SetRaw("HostConfig", []byte(`{"NetworkMode":"default"}`))
+	row.SetRaw("NetworkSettings", []byte(`{"Networks":{}}`))
+	row.SetRaw("Mounts", noneOf)
+	c.State, c.Status, c.NetworkMode = stateCreated, "Created", "default"
+	c.Created, c.Inspected, c.Promised = at.UnixNano(), true, true
+	_, c.Relay = c.Labels[fleet.LabelRelay]
+	return &c, render(&c, row, node)
+}
+
+const stateCreated = "created"
+
+var noneOf = []byte("[]")
+
+func labelsOf(labels map[string]string) *rawjson.Object {
+	o := new(rawjson.Object)
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		o.Set(k, labels[k])
 	}
-	made, err := parseRow(raw, node)
-	if err != nil {
-		return nil, err
-	}
-	made.Created, made.Inspected, made.Promised = at.UnixNano(), true, true
-	made.Memory, made.NanoCPUs, made.CPUShares = c.Memory, c.NanoCPUs, c.CPUShares
-	made.Wanted, made.Exposed = c.Wanted, c.Exposed
-	return made, nil
+	return o
 }

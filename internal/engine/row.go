@@ -50,6 +50,7 @@ func parseRow(raw []byte, node string) (*fleet.Container, error) {
 		ID: r.ID, Image: r.Image, ImageID: r.ImageID, Labels: r.Labels, Created: r.Created * int64(time.Second),
 		State: r.State, Status: r.Status, NetworkMode: r.HostConfig.NetworkMode, Mounts: r.Mounts,
 	}
+	_, c.Relay = r.Labels[fleet.LabelRelay]
 	c.Name, c.Aliases = splitNames(r.Names)
 	c.ExitCode, c.Health = statusParts(r.Status)
 	for _, p := range r.Ports {
@@ -63,20 +64,20 @@ func parseRow(raw []byte, node string) (*fleet.Container, error) {
 		}
 		c.Networks[name] = fleet.Attachment{NetworkID: n.NetworkID, IP: n.IPAddress}
 	}
-	return c, render(c, raw, node)
-}
-
-// render makes the row's Head and Tail.
-func render(c *fleet.Container, raw []byte, node string) error {
 	o, err := rawjson.ParseTrusted(raw)
 	if err != nil {
-		return fmt.Errorf("container list: %w", err)
+		return nil, fmt.Errorf("container list: %w", err)
 	}
+	return c, render(c, o, node)
+}
+
+// render makes Head and Tail of a row.
+func render(c *fleet.Container, o *rawjson.Object, node string) error {
 	names := []string{"/" + c.Name}
 	for _, a := range c.Aliases {
 		names = append(names, "/"+a)
 	}
-	o.Set("Names", append(names, "/"+node+"/"+c.Name))
+	o.SetRaw("Names", rawjson.Strings(append(names, "/"+node+"/"+c.Name)))
 	labels, err := o.Object("Labels")
 	if err != nil {
 		return fmt.Errorf("container list: %w", err)

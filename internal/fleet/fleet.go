@@ -120,6 +120,8 @@ type Container struct {
 	Wanted    []Port // requested host ports, bound or not
 	Exposed   []Port // exposed ports, which a host-network container occupies
 	ExecIDs   []string
+	// Relay: it carries the fleet's socket, and is no load.
+	Relay bool
 	// Promised: an engine has just made it, and what is known is what was asked for. Its row has not been read yet.
 	Promised bool
 

@@ -88,7 +88,7 @@ func newFacts(n *Node, sum Sum, old *Facts) *Facts {
 // relaysOf counts berth's own containers, which have no part in where others go.
 func relaysOf(cs []*Container) (all, running int32) {
 	for _, c := range cs {
-		if _, is := c.Labels[LabelRelay]; !is {
+		if !c.Relay {
 			continue
 		}
 		all++

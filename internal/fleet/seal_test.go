@@ -205,9 +205,8 @@ func BenchmarkSeal(b *testing.B) {
 }
 
 func TestRelaysAreNoLoad(t *testing.T) {
-	relay := map[string]string{LabelRelay: "1"}
 	n := (&Node{ID: "n", Containers: []*Container{
-		{ID: "1", State: "running"}, {ID: "2", State: "exited"}, {ID: "3", State: "running", Labels: relay}, {ID: "4", State: "exited", Labels: relay},
+		{ID: "1", State: "running"}, {ID: "2", State: "exited"}, {ID: "3", State: "running", Relay: true}, {ID: "4", State: "exited", Relay: true},
 	}}).Seal()
 	if f := n.Facts(); f.Containers != 2 || f.Running != 1 {
 		t.Errorf("%d containers, %d of them running, want 2 and 1", f.Containers, f.Running)

@@ -29,12 +29,16 @@ type Snapshot struct {
 	names   *iradix.Tree[[]place]
 	swarm   *iradix.Tree[[]place] // by com.docker.swarm.id
 	version uint64
+	images  uint64 // the version that changed images last
 	// versions is over all nodes.
 	versions Versions
 }
 
 // Version grows with every change.
 func (s *Snapshot) Version() uint64 { return s.version }
+
+// ImagesVersion grows when the images of a node change, or whether it answers: what a reference means may then be another.
+func (s *Snapshot) ImagesVersion() uint64 { return s.images }
 
 // Nodes lists the nodes by name in natural order. The slice must not be changed.
 func (s *Snapshot) Nodes() []*Node { return s.byName }
@@ -83,6 +87,9 @@ func (s *Snapshot) Replace(n *Node) *Snapshot {
 	} else {
 		next.nodes = slices.Insert(next.nodes, i, n)
 	}
+	if old == nil || !same(old.Images, n.Images) || old.State != n.State || old.Name != n.Name || old.StorageDriver != n.StorageDriver {
+		next.images = next.version
+	}
 	next.order(old, n)
 	next.index(old, n)
 	next.count(old, n)
@@ -96,6 +103,7 @@ func (s *Snapshot) Without(id string) *Snapshot {
 		return s
 	}
 	next := s.copy()
+	next.images = next.version
 	next.nodes = slices.DeleteFunc(next.nodes, func(m *Node) bool { return m.ID == id })
 	next.order(old, nil)
 	next.index(old, nil)
@@ -106,7 +114,7 @@ func (s *Snapshot) Without(id string) *Snapshot {
 func (s *Snapshot) copy() *Snapshot {
 	next := &Snapshot{
 		nodes: slices.Clone(s.nodes), byName: slices.Clone(s.byName),
-		ids: s.ids, names: s.names, swarm: s.swarm, version: s.version + 1, versions: s.versions,
+		ids: s.ids, names: s.names, swarm: s.swarm, version: s.version + 1, images: s.images, versions: s.versions,
 	}
 	if next.ids == nil {
 		next.ids, next.names, next.swarm = iradix.New[[]place](), iradix.New[[]place](), iradix.New[[]place]()

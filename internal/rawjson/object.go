@@ -15,6 +15,7 @@ import (
 // Object is a JSON object as its fields in their order, each value as the bytes that stood there. The zero value is {}.
 type Object struct {
 	fields []field
+	source []byte
 }
 
 type field struct {
@@ -32,7 +33,11 @@ func Parse(b []byte) (*Object, error) {
 		var v any
 		return nil, fmt.Errorf("invalid JSON: %w", json.Unmarshal(b, &v))
 	}
-	return split(b)
+	o, err := split(b)
+	if err == nil {
+		o.source = b
+	}
+	return o, err
 }
 
 // ParseTrusted is Parse without the check that all of b is valid JSON, for bodies that an engine encoded. Broken input
@@ -157,8 +162,7 @@ func (o *Object) Bytes() []byte {
 		if i > 0 {
 			out = append(out, ',')
 		}
-		out = append(out, Encode(o.fields[i].key)...)
-		out = append(out, ':')
+		out = append(appendText(out, o.fields[i].key), ':')
 		out = append(out, o.fields[i].value...)
 	}
 	return append(out, '}')
@@ -171,7 +175,7 @@ func (o *Object) Cut(key string) (head, tail []byte, err error) {
 	if i < 0 {
 		return nil, nil, fmt.Errorf("no field %s", key)
 	}
-	first, last := Object{o.fields[:i]}, Object{o.fields[i+1:]}
+	first, last := Object{fields: o.fields[:i]}, Object{fields: o.fields[i+1:]}
 	head = bytes.TrimSuffix(first.Bytes(), []byte("}"))
 	if i > 0 {
 		head = append(head, ',')
@@ -186,8 +190,86 @@ func (o *Object) Cut(key string) (head, tail []byte, err error) {
 	return head, tail, nil
 }
 
+// Text returns the value of key if it is a string, or else "".
+func (o *Object) Text(key string) string {
+	raw := o.Get(key)
+	if len(raw) < 2 || raw[0] != '"' {
+		return ""
+	}
+	text, err := unquote(raw)
+	if err != nil {
+		return ""
+	}
+	return text
+}
+
+// Texts returns the fields whose values are strings.
+func (o *Object) Texts() map[string]string {
+	texts := make(map[string]string, len(o.fields))
+	for i := range o.fields {
+		if f := &o.fields[i]; len(f.value) >= 2 && f.value[0] == '"' {
+			if text, err := unquote(f.value); err == nil {
+				texts[f.key] = text
+			}
+		}
+	}
+	return texts
+}
+
+// Source is the text that was given to Parse, or what the object encodes to if there was none.
+func (o *Object) Source() []byte {
+	if o.source == nil {
+		return o.Bytes()
+	}
+	return o.source
+}
+
+// Clone returns an object whose changes do not show in o.
+func (o *Object) Clone() *Object {
+	return &Object{fields: append(make([]field, 0, len(o.fields)+4), o.fields...)}
+}
+
+// Strings encodes a list of strings.
+func Strings(list []string) []byte {
+	out := []byte{'['}
+	for i, s := range list {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = appendText(out, s)
+	}
+	return append(out, ']')
+}
+
+// appendText appends a string as JSON.
+func appendText(out []byte, s string) []byte {
+	if !plain(s) {
+		return append(out, encode(s)...)
+	}
+	out = append(out, '"')
+	out = append(out, s...)
+	return append(out, '"')
+}
+
+// plain tells whether a string is its own JSON, but for the quotes.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
+}
+
 // Encode is json.Marshal without HTML escaping, for values that cannot fail to encode; it panics if one does.
 func Encode(v any) []byte {
+	if s, ok := v.(string); ok {
+		return appendText(make([]byte, 0, len(s)+2), s)
+	}
+	return encode(v)
+}
+
+func encode(v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
