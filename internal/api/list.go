@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,10 +21,8 @@ type listing struct {
 	limit  int
 	size   bool
 	f      filters
-	names  []func(name string) bool
-	exited map[int]bool
-	ports  []portFilter
-	before int64 // created before, in nanoseconds; 0 for no bound
+	tests  []test // of the filters that were given, all to be passed
+	before int64  // created before, in nanoseconds; 0 for no bound
 	since  int64
 	only   map[string]bool // by ID, where only the engines can tell; nil for all
 	sizes  map[string][2]rawValue
@@ -33,11 +30,8 @@ type listing struct {
 
 type rawValue = []byte
 
-// found is one container of a list.
-type found struct {
-	node      *fleet.Node
-	container *fleet.Container
-}
+// test is one filter.
+type test func(n *fleet.Node, c *fleet.Container) bool
 
 // listContainers answers from memory. Only what the engines alone know, sizes and image ancestry, is asked of them.
 func listContainers(s *Server, w http.ResponseWriter, r *request) error {
@@ -51,39 +45,17 @@ func listContainers(s *Server, w http.ResponseWriter, r *request) error {
 		}
 	}
 	s.fleet.Settle(r.Context(), fleet.KindContainer)
-	snap := s.fleet.Snapshot()
-	var hits []found
-	for _, n := range snap.Nodes() {
+	runs := make(runs, 0, len(s.fleet.Snapshot().Nodes()))
+	for _, n := range s.fleet.Snapshot().Nodes() {
 		if !l.f.any("node", func(v string) bool { return n.Name == v || n.ID == v || n.EngineID == v }) {
 			continue
 		}
 		if n.State != fleet.Healthy {
 			w.Header().Add("X-Berth-Partial", n.Name)
 		}
-		for _, c := range n.Containers {
-			if l.match(n, c) {
-				hits = append(hits, found{n, c})
-			}
-		}
+		runs.add(n, l.match)
 	}
-	slices.SortStableFunc(hits, func(a, b found) int {
-		switch {
-		case a.container.Created > b.container.Created:
-			return -1
-		case a.container.Created < b.container.Created:
-			return 1
-		}
-		return strings.Compare(a.container.ID, b.container.ID)
-	})
-	if l.limit > 0 && len(hits) > l.limit {
-		hits = hits[:l.limit]
-	}
-	out, err := s.rows(hits, l)
-	if err != nil {
-		return err
-	}
-	writeRaw(w, http.StatusOK, out)
-	return nil
+	return s.writeRows(w, runs, l)
 }
 
 func (s *Server) parseListing(r *request) (*listing, error) {
@@ -101,7 +73,7 @@ func (s *Server) parseListing(r *request) (*listing, error) {
 	}
 	// -1 is what old clients send for no limit. A limit looks at all containers, as in the engine.
 	l.all = l.all || l.limit > 0 || f.has("status")
-	if err := l.parseValues(); err != nil {
+	if err := l.parseTests(); err != nil {
 		return nil, err
 	}
 	return l, s.bounds(l, q)
@@ -112,11 +84,31 @@ var (
 	healthStates    = []string{"none", "starting", "healthy", "unhealthy"}
 )
 
-// parseValues refuses the values that engines refuse.
-func (l *listing) parseValues() error {
-	for _, v := range l.f["name"] {
-		l.names = append(l.names, nameFilter(v))
+// parseTests refuses the values that engines refuse. The rules are those of moby's daemon/list.go.
+func (l *listing) parseTests() error {
+	for _, parse := range []func() error{l.parseIDs, l.parseNames, l.parseStates, l.parseExits, l.parseLabels, l.parseUses, l.parsePorts, l.parseTask} {
+		if err := parse(); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// either adds a test that one of a filter's values has to pass.
+func (l *listing) either(name string, passes func(n *fleet.Node, c *fleet.Container, v string) bool) {
+	if values := l.f[name]; len(values) > 0 {
+		l.tests = append(l.tests, func(n *fleet.Node, c *fleet.Container) bool {
+			return slices.ContainsFunc(values, func(v string) bool { return passes(n, c, v) })
+		})
+	}
+}
+
+func (l *listing) parseIDs() error {
+	l.either("id", func(_ *fleet.Node, c *fleet.Container, v string) bool { return strings.HasPrefix(c.ID, v) })
+	return nil
+}
+
+func (l *listing) parseStates() error {
 	for _, e := range []struct {
 		name  string
 		words []string
@@ -127,36 +119,79 @@ func (l *listing) parseValues() error {
 			}
 		}
 	}
+	l.either("status", func(n *fleet.Node, c *fleet.Container, v string) bool { return v == shownState(n, c) })
+	l.either("health", func(_ *fleet.Node, c *fleet.Container, v string) bool {
+		return v == c.Health || v == "none" && c.Health == ""
+	})
+	return nil
+}
+
+func (l *listing) parseExits() error {
+	exited := map[int]bool{}
 	for _, v := range l.f["exited"] {
 		code, err := strconv.Atoi(v)
 		if err != nil {
 			return invalidf("invalid filter 'exited=%s'", v)
 		}
-		if l.exited == nil {
-			l.exited = map[int]bool{}
-		}
-		l.exited[code] = true
+		exited[code] = true
 	}
+	if len(exited) > 0 {
+		l.tests = append(l.tests, func(_ *fleet.Node, c *fleet.Container) bool {
+			return !c.Running() && c.State != "created" && exited[c.ExitCode]
+		})
+	}
+	return nil
+}
+
+// parseLabels adds a test for each value, a key or key=value. The label of the node is the one that we show.
+func (l *listing) parseLabels() error {
+	for _, v := range l.f["label"] {
+		key, want, hasValue := strings.Cut(v, "=")
+		l.tests = append(l.tests, func(n *fleet.Node, c *fleet.Container) bool {
+			if key == fleet.LabelNode {
+				return !hasValue || n.Name == want
+			}
+			got, ok := c.Labels[key]
+			return ok && (!hasValue || got == want)
+		})
+	}
+	return nil
+}
+
+func (l *listing) parseUses() error {
+	l.either("volume", func(_ *fleet.Node, c *fleet.Container, v string) bool { return mounts(c, v) })
+	l.either("network", func(_ *fleet.Node, c *fleet.Container, v string) bool { return attached(c, v) })
+	return nil
+}
+
+func (l *listing) parsePorts() error {
+	var ports []portFilter
 	for _, name := range []string{"publish", "expose"} {
 		for _, v := range l.f[name] {
 			p, err := parsePortFilter(name, v)
 			if err != nil {
 				return err
 			}
-			l.ports = append(l.ports, p)
+			ports = append(ports, p)
 		}
 	}
-	_, _, err := l.f.boolean("is-task")
-	return err
+	if len(ports) > 0 {
+		l.tests = append(l.tests, func(_ *fleet.Node, c *fleet.Container) bool {
+			return slices.ContainsFunc(ports, func(p portFilter) bool { return p.match(c) })
+		})
+	}
+	return nil
 }
 
-// nameFilter is a regular expression, or the name itself for what is none.
-func nameFilter(v string) func(string) bool {
-	re, err := regexp.Compile(v)
-	if err != nil {
-		return func(name string) bool { return name == v }
+func (l *listing) parseTask() error {
+	want, given, err := l.f.boolean("is-task")
+	if err == nil && given {
+		l.tests = append(l.tests, func(_ *fleet.Node, c *fleet.Container) bool {
+			_, is := c.Labels["com.docker.swarm.task"]
+			return is == want
+		})
 	}
-	return func(name string) bool { return name == v || re.MatchString(name) }
+	return err
 }
 
 // bounds resolves before and since, which name containers that may be on any node. As parameters of their own they look at
@@ -182,24 +217,19 @@ func (s *Server) bounds(l *listing, q url.Values) error {
 	return nil
 }
 
-// match tells whether a container belongs into the list, by the rules of moby's daemon/list.go.
+// match tells whether a container belongs into the list.
 func (l *listing) match(n *fleet.Node, c *fleet.Container) bool {
 	switch {
 	case l.only != nil && !l.only[c.ID]:
 	case !l.all && (!c.Running() || n.State != fleet.Healthy):
 	case l.before != 0 && c.Created >= l.before:
 	case l.since != 0 && c.Created <= l.since:
-	case !l.f.any("id", func(v string) bool { return strings.HasPrefix(c.ID, v) }):
-	case !l.matchName(c):
-	case !l.f.equal("status", shownState(n, c)):
-	case l.f.has("exited") && (c.Running() || c.State == "created" || !l.exited[c.ExitCode]):
-	case !l.f.any("health", func(v string) bool { return v == c.Health || v == "none" && c.Health == "" }):
-	case !l.f.labels("label", labelOf(n, c)):
-	case !l.f.any("volume", func(v string) bool { return mounts(c, v) }):
-	case !l.f.any("network", func(v string) bool { return attached(c, v) }):
-	case len(l.ports) > 0 && !slices.ContainsFunc(l.ports, func(p portFilter) bool { return p.match(c) }):
-	case !l.matchTask(c):
 	default:
+		for _, passes := range l.tests {
+			if !passes(n, c) {
+				return false
+			}
+		}
 		return true
 	}
 	return false
@@ -211,39 +241,6 @@ func shownState(n *fleet.Node, c *fleet.Container) string {
 		return "dead"
 	}
 	return c.State
-}
-
-func (l *listing) matchName(c *fleet.Container) bool {
-	if len(l.names) == 0 {
-		return true
-	}
-	return slices.ContainsFunc(l.names, func(match func(string) bool) bool {
-		// The engine tries the name with and without its slash.
-		if match("/"+c.Name) || match(c.Name) {
-			return true
-		}
-		return slices.ContainsFunc(c.Aliases, func(a string) bool { return match("/"+a) || match(a) })
-	})
-}
-
-func (l *listing) matchTask(c *fleet.Container) bool {
-	want, given, err := l.f.boolean("is-task")
-	if err != nil || !given {
-		return true // an error was refused when it was parsed
-	}
-	_, is := c.Labels["com.docker.swarm.task"]
-	return is == want
-}
-
-// labelOf reads a container's labels together with the one that we show.
-func labelOf(n *fleet.Node, c *fleet.Container) func(string) (string, bool) {
-	return func(k string) (string, bool) {
-		if k == fleet.LabelNode {
-			return n.Name, true
-		}
-		v, ok := c.Labels[k]
-		return v, ok
-	}
 }
 
 func mounts(c *fleet.Container, v string) bool {
@@ -359,55 +356,4 @@ func (s *Server) askRows(ctx context.Context, n *fleet.Node, version string, q u
 		rows = append(rows, rawValueRow{id, o.Get("SizeRw"), o.Get("SizeRootFs")})
 	}
 	return rows, nil
-}
-
-// rows joins the rows that the engines gave with the statuses of this moment.
-func (s *Server) rows(hits []found, l *listing) ([]byte, error) {
-	size := 3
-	for _, h := range hits {
-		size += len(h.container.Head) + len(h.container.Tail) + 48
-	}
-	out := append(make([]byte, 0, size), '[')
-	now := s.o.Now()
-	for i, h := range hits {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		c := h.container
-		if h.node.State == fleet.Healthy && !l.size {
-			out = append(out, c.Head...)
-			out = append(out, rawjson.Encode(c.StatusAt(now.Add(h.node.Skew)))...)
-			out = append(out, c.Tail...)
-			continue
-		}
-		row, err := s.editedRow(h, l, now)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, row...)
-	}
-	return append(out, ']', '\n'), nil
-}
-
-// editedRow is a row with sizes, or of a container whose node does not answer.
-func (s *Server) editedRow(h found, l *listing, now time.Time) ([]byte, error) {
-	c := h.container
-	status := c.StatusAt(now.Add(h.node.Skew))
-	if h.node.State != fleet.Healthy {
-		status = "Host Down (node " + h.node.Name + " is unreachable)"
-	}
-	row := append(append(slices.Clone(c.Head), rawjson.Encode(status)...), c.Tail...)
-	o, err := rawjson.ParseTrusted(row)
-	if err != nil {
-		return nil, fmt.Errorf("row of container %s: %w", c.ID, err)
-	}
-	o.Set("State", shownState(h.node, c))
-	if sizes, ok := l.sizes[c.ID]; ok && l.size {
-		for i, key := range []string{"SizeRw", "SizeRootFs"} {
-			if sizes[i] != nil {
-				o.SetRaw(key, sizes[i])
-			}
-		}
-	}
-	return o.Bytes(), nil
 }

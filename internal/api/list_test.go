@@ -3,8 +3,6 @@ package api
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -196,36 +194,5 @@ func TestListAsksEnginesForWhatOnlyTheyKnow(t *testing.T) {
 	}
 	if len(rows) != 2 {
 		t.Errorf("%d rows, want 2", len(rows))
-	}
-}
-
-// BenchmarkList serves the list of 1,000 nodes with 30 containers each.
-func BenchmarkList(b *testing.B) {
-	snap := new(fleet.Snapshot)
-	for i := range 1000 {
-		n := &fleet.Node{ID: fmt.Sprintf("E%04d|x", i), Name: fmt.Sprint("n", i), State: fleet.Healthy}
-		for j := range 30 {
-			c := row(fleet.Container{
-				ID: fmt.Sprintf("%064d", i*30+j), Name: fmt.Sprintf("c%d-%d", i, j), State: "running", Created: int64(j*1000+i) * 1e9,
-				StartedAt: listedAt.Add(-time.Duration(j) * time.Minute), Labels: map[string]string{"n": fmt.Sprint(j)},
-			})
-			// A row of an engine has about 900 bytes.
-			c.Tail = append([]byte(`,"Command":"`+strings.Repeat("x", 780)+`"`), c.Tail...)
-			n.Containers = append(n.Containers, c)
-		}
-		snap = snap.Replace(n)
-	}
-	s := New(picture{snap: snap}, Options{Log: quietLog(), APIMax: "1.51", Now: func() time.Time { return listedAt }})
-	for name, query := range map[string]string{"all": "all=1", "label": `all=1&filters={"label":["n=7"]}`, "node": `filters={"node":["n500"]}`, "name": `filters={"name":["^c7-7$"]}`, "limit": "limit=10"} {
-		b.Run(name, func(b *testing.B) {
-			r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/v1.41/containers/json?"+strings.ReplaceAll(query, `"`, "%22"), nil)
-			b.ReportAllocs()
-			for b.Loop() {
-				w := httptest.NewRecorder()
-				if s.ServeHTTP(w, r); w.Code != http.StatusOK {
-					b.Fatal(w.Body)
-				}
-			}
-		})
 	}
 }

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"maps"
 	"math"
 	"net/netip"
@@ -34,6 +35,7 @@ type Facts struct {
 	hostPorts []uint64  // taken host ports, each with the place of its container in ofContainers, in order
 	values    atomic.Pointer[labelValues]
 	images    atomic.Pointer[[]Text]
+	byAge     atomic.Pointer[[]*Container]
 
 	exposed []Port // by containers on the host's network
 
@@ -78,6 +80,7 @@ func newFacts(n *Node, sum Sum, old *Facts) *Facts {
 	}
 	if old != nil && same(old.ofContainers, n.Containers) {
 		f.values.Store(old.values.Load())
+		f.byAge.Store(old.byAge.Load())
 	}
 	if old != nil && same(old.ofImages, n.Images) {
 		f.images.Store(old.images.Load())
@@ -218,6 +221,19 @@ func overlap(a, b string) bool {
 	}
 	x, y = x.Unmap(), y.Unmap()
 	return x == y || x.Is4() == y.Is4() && (x.IsUnspecified() || y.IsUnspecified())
+}
+
+// ByAge are the node's containers as lists show them, the youngest first. The slice must not be changed.
+func (f *Facts) ByAge() []*Container {
+	if known := f.byAge.Load(); known != nil {
+		return *known
+	}
+	cs := slices.Clone(f.ofContainers)
+	slices.SortFunc(cs, func(a, b *Container) int {
+		return cmp.Or(cmp.Compare(b.Created, a.Created), strings.Compare(a.ID, b.ID))
+	})
+	f.byAge.Store(&cs)
+	return cs
 }
 
 // labelValues is the different values of one container label on a node, and those of the labels asked for before.

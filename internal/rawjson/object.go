@@ -162,7 +162,7 @@ func (o *Object) Bytes() []byte {
 		if i > 0 {
 			out = append(out, ',')
 		}
-		out = append(appendText(out, o.fields[i].key), ':')
+		out = append(AppendString(out, o.fields[i].key), ':')
 		out = append(out, o.fields[i].value...)
 	}
 	return append(out, '}')
@@ -236,13 +236,13 @@ func Strings(list []string) []byte {
 		if i > 0 {
 			out = append(out, ',')
 		}
-		out = appendText(out, s)
+		out = AppendString(out, s)
 	}
 	return append(out, ']')
 }
 
-// appendText appends a string as JSON.
-func appendText(out []byte, s string) []byte {
+// AppendString appends a string as JSON.
+func AppendString(out []byte, s string) []byte {
 	if !plain(s) {
 		return append(out, encode(s)...)
 	}
@@ -264,7 +264,7 @@ func plain(s string) bool {
 // Encode is json.Marshal without HTML escaping, for values that cannot fail to encode; it panics if one does.
 func Encode(v any) []byte {
 	if s, ok := v.(string); ok {
-		return appendText(make([]byte, 0, len(s)+2), s)
+		return AppendString(make([]byte, 0, len(s)+2), s)
 	}
 	return encode(v)
 }
