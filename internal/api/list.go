@@ -45,6 +45,7 @@ func listContainers(s *Server, w http.ResponseWriter, r *request) error {
 		}
 	}
 	s.fleet.Settle(r.Context(), fleet.KindContainer)
+	match := l.match()
 	runs := make(runs, 0, len(s.fleet.Snapshot().Nodes()))
 	for _, n := range s.fleet.Snapshot().Nodes() {
 		if !l.f.any("node", func(v string) bool { return n.Name == v || n.ID == v || n.EngineID == v }) {
@@ -53,7 +54,7 @@ func listContainers(s *Server, w http.ResponseWriter, r *request) error {
 		if n.State != fleet.Healthy {
 			w.Header().Add("X-Berth-Partial", n.Name)
 		}
-		runs.add(n, l.match)
+		runs.add(n, match)
 	}
 	return s.writeRows(w, runs, l)
 }
@@ -217,22 +218,31 @@ func (s *Server) bounds(l *listing, q url.Values) error {
 	return nil
 }
 
-// match tells whether a container belongs into the list.
-func (l *listing) match(n *fleet.Node, c *fleet.Container) bool {
-	switch {
-	case l.only != nil && !l.only[c.ID]:
-	case !l.all && (!c.Running() || n.State != fleet.Healthy):
-	case l.before != 0 && c.Created >= l.before:
-	case l.since != 0 && c.Created <= l.since:
-	default:
-		for _, passes := range l.tests {
-			if !passes(n, c) {
-				return false
-			}
-		}
-		return true
+// match tells whether a container belongs into the list; nil if all do.
+func (l *listing) match() test {
+	if l.all && l.only == nil && l.before == 0 && l.since == 0 && len(l.tests) == 0 {
+		return nil
 	}
-	return false
+	return func(n *fleet.Node, c *fleet.Container) bool {
+		switch {
+		case l.only != nil && !l.only[c.ID]:
+		case !l.all && (!c.Running() || n.State != fleet.Healthy):
+		case l.before != 0 && c.Created >= l.before:
+		case l.since != 0 && c.Created <= l.since:
+		default:
+			return l.passes(n, c)
+		}
+		return false
+	}
+}
+
+func (l *listing) passes(n *fleet.Node, c *fleet.Container) bool {
+	for _, passes := range l.tests {
+		if !passes(n, c) {
+			return false
+		}
+	}
+	return true
 }
 
 // shownState is the container's state, or dead where its node does not answer, so that no client counts on it.

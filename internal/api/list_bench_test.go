@@ -93,7 +93,7 @@ func TestRunsMergeInOrder(t *testing.T) {
 			return strings.Compare(a.id, b.id)
 		})
 		for all.order(); len(all) > 0; {
-			_, c := all.pop(even)
+			c := all.pop(even).container
 			got = append(got, hit{-c.Created, c.ID})
 		}
 		if !slices.Equal(got, want) {

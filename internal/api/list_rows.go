@@ -2,10 +2,9 @@ package api
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
-	"strconv"
-	"sync"
 	"time"
 
 	"berth/internal/fleet"
@@ -14,28 +13,20 @@ import (
 
 // run is what one node adds to a list: the rest of its containers, by age, and the next of them that belongs into the list.
 type run struct {
+	next fleet.Aged
 	node *fleet.Node
-	next *fleet.Container
-	rest []*fleet.Container
-	age  int64 // of next; here because most comparisons need no more
+	rest []fleet.Aged
 }
 
-// advance goes to the next container that matches, and tells whether there is one.
+// advance goes to the next container that matches, and tells whether there is one. A nil match takes all, and looks at none.
 func (r *run) advance(match test) bool {
-	for i, c := range r.rest {
-		if match(r.node, c) {
-			r.next, r.age, r.rest = c, c.Created, r.rest[i+1:]
+	for i := range r.rest {
+		if match == nil || match(r.node, r.rest[i].Container) {
+			r.next, r.rest = r.rest[i], r.rest[i+1:]
 			return true
 		}
 	}
 	return false
-}
-
-func (r *run) before(o *run) bool {
-	if r.age != o.age {
-		return r.age > o.age
-	}
-	return r.next.ID < o.next.ID
 }
 
 // runs merge the containers of many nodes into the order of the list, without sorting them: a heap, the youngest on top.
@@ -60,10 +51,10 @@ func (h runs) sink(i int) {
 		if child >= len(h) {
 			return
 		}
-		if right := child + 1; right < len(h) && h[right].before(&h[child]) {
+		if right := child + 1; right < len(h) && h[right].next.Before(&h[child].next) {
 			child = right
 		}
-		if !h[child].before(&h[i]) {
+		if !h[child].next.Before(&h[i].next) {
 			return
 		}
 		h[i], h[child] = h[child], h[i]
@@ -72,61 +63,85 @@ func (h runs) sink(i int) {
 }
 
 // pop takes the youngest.
-func (h *runs) pop(match test) (*fleet.Node, *fleet.Container) {
+func (h *runs) pop(match test) found {
 	top := &(*h)[0]
-	n, c := top.node, top.next
+	f := found{top.node, top.next.Container}
 	if !top.advance(match) {
 		last := len(*h) - 1
 		(*h)[0] = (*h)[last]
 		*h = (*h)[:last]
 	}
 	h.sink(0)
-	return n, c
+	return f
 }
 
-// pageSize is how much of a list is made before it is sent. A client that reads slowly holds no more than that.
-const pageSize = 128 << 10
+// found is one container of a list.
+type found struct {
+	node      *fleet.Node
+	container *fleet.Container
+}
 
-var pages = sync.Pool{New: func() any {
-	b := make([]byte, 0, pageSize+pageSize/4)
-	return &b
-}}
+// batch is the next few containers of a list. Their rows lie all over the memory: waiting for many at once takes hardly
+// longer than for one.
+type batch struct {
+	found [64]found
+	n     int
+}
+
+// fill takes up to max containers, and tells whether there was one.
+func (b *batch) fill(all *runs, match test, max int) bool {
+	for b.n = 0; b.n < min(len(b.found), max) && len(*all) > 0; b.n++ {
+		b.found[b.n] = all.pop(match)
+	}
+	return b.n > 0
+}
+
+// touch has the memory bring the rows. What it returns is of no use, but makes the reads happen.
+func (b *batch) touch() (sum byte) {
+	for _, f := range b.found[:b.n] {
+		sum += byte(len(f.container.Head))
+	}
+	for _, f := range b.found[:b.n] {
+		for _, part := range [...][]byte{f.container.Head, f.container.Tail} {
+			for i := 0; i < len(part); i += cacheLine {
+				sum += part[i]
+			}
+		}
+	}
+	return sum
+}
+
+const cacheLine = 64
 
 // writeRows sends the rows that the engines gave, with the statuses of this moment.
 func (s *Server) writeRows(w http.ResponseWriter, all runs, l *listing) error {
-	page, _ := pages.Get().(*[]byte)
-	defer pages.Put(page)
-	out := append((*page)[:0], '[')
-	defer func() { *page = out[:0] }()
 	w.Header().Set("Content-Type", "application/json")
-	now := s.o.Now()
-	began := false
+	p := newPager(w)
+	defer p.end()
+	left, now, match := l.limit, s.o.Now(), l.match()
+	if left <= 0 {
+		left = math.MaxInt
+	}
 	all.order()
-	for count := 0; len(all) > 0 && (l.limit <= 0 || count < l.limit); count++ {
-		if count > 0 {
-			out = append(out, ',')
-		}
-		n, c := all.pop(l.match)
-		var err error
-		if out, err = l.appendRow(out, n, c, now); err != nil {
-			if began {
-				panic(http.ErrAbortHandler) // half a list must not be taken for a whole one
+	p.page = append(p.page, '[')
+	comma := false
+	for next := new(batch); next.fill(&all, match, left); left -= next.n {
+		next.touch()
+		for _, f := range next.found[:next.n] {
+			if comma {
+				p.page = append(p.page, ',')
 			}
-			return err
-		}
-		if len(out) >= pageSize {
-			began = true
-			if _, err := w.Write(out); err != nil {
-				return nil //nolint:nilerr // the client is gone
+			comma = true
+			var err error
+			if p.page, err = l.appendRow(p.page, f.node, f.container, now); err != nil {
+				return p.fail(err)
 			}
-			out = out[:0]
+		}
+		if !p.turn() {
+			return nil // the client is gone
 		}
 	}
-	out = append(out, ']', '\n')
-	if !began {
-		w.Header().Set("Content-Length", strconv.Itoa(len(out)))
-	}
-	_, _ = w.Write(out) // a client that is gone cannot be told
+	p.page = append(p.page, ']', '\n')
 	return nil
 }
 

@@ -92,20 +92,24 @@ type Sum struct {
 
 // Container is one container as its engine listed it, with what placement needs from its inspection.
 type Container struct {
-	ID      string
-	Name    string   // without a slash
+	// What lists read stands first, close together.
+
+	// Head and Tail are the row of the container list, ready to send: Head, a JSON string with the status, Tail.
+	Head, Tail []byte
+	Created    int64  // Unix nanoseconds; whole seconds until it was inspected
+	State      string // created, running, paused, restarting, removing, exited, dead
+	Health     string // "", none, starting, healthy, unhealthy
+	StartedAt  time.Time
+	ID         string
+	Name       string            // without a slash
+	Labels     map[string]string // the engine's own
+	FinishedAt time.Time
+	ExitCode   int
+	Status     string // the engine's words at the time of the list
+
 	Aliases []string // further names of old links: "web/db"
 	Image   string   // as the container was created with
 	ImageID string
-	Labels  map[string]string // the engine's own
-	Created int64             // Unix nanoseconds; whole seconds until it was inspected
-
-	State      string // created, running, paused, restarting, removing, exited, dead
-	Status     string // the engine's words at the time of the list
-	ExitCode   int
-	Health     string // "", none, starting, healthy, unhealthy
-	StartedAt  time.Time
-	FinishedAt time.Time
 
 	NetworkMode string
 	Networks    map[string]Attachment // by network name
@@ -114,19 +118,16 @@ type Container struct {
 
 	// Known since the container was inspected, or created here; see Inspected.
 	Inspected bool
+	// Relay: it carries the fleet's socket, and is no load.
+	Relay bool
+	// Promised: an engine has just made it, and what is known is what was asked for. Its row has not been read yet.
+	Promised  bool
 	Memory    int64  // bytes; 0 no limit
 	NanoCPUs  int64  // from NanoCpus or CpuQuota/CpuPeriod; 0 no limit
 	CPUShares int64  //
 	Wanted    []Port // requested host ports, bound or not
 	Exposed   []Port // exposed ports, which a host-network container occupies
 	ExecIDs   []string
-	// Relay: it carries the fleet's socket, and is no load.
-	Relay bool
-	// Promised: an engine has just made it, and what is known is what was asked for. Its row has not been read yet.
-	Promised bool
-
-	// Head and Tail are the row of the container list, ready to send: Head, a JSON string with the status, Tail.
-	Head, Tail []byte
 }
 
 // Port is a published or wanted port. HostPort 0 is any.

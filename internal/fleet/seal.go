@@ -1,7 +1,7 @@
 package fleet
 
 import (
-	"cmp"
+	"encoding/binary"
 	"maps"
 	"math"
 	"net/netip"
@@ -35,7 +35,7 @@ type Facts struct {
 	hostPorts []uint64  // taken host ports, each with the place of its container in ofContainers, in order
 	values    atomic.Pointer[labelValues]
 	images    atomic.Pointer[[]Text]
-	byAge     atomic.Pointer[[]*Container]
+	byAge     atomic.Pointer[[]Aged]
 
 	exposed []Port // by containers on the host's network
 
@@ -223,17 +223,43 @@ func overlap(a, b string) bool {
 	return x == y || x.Is4() == y.Is4() && (x.IsUnspecified() || y.IsUnspecified())
 }
 
-// ByAge are the node's containers as lists show them, the youngest first. The slice must not be changed.
-func (f *Facts) ByAge() []*Container {
+// Aged is a container with what it is ordered by in lists, so that ordering need not look at it.
+type Aged struct {
+	*Container
+	Born  int64  // Created
+	Begin uint64 // the beginning of its ID, as a number of the same order
+}
+
+// Before tells whether lists show a in front of b: the younger, or that with the lower ID.
+func (a *Aged) Before(b *Aged) bool {
+	switch {
+	case a.Born != b.Born:
+		return a.Born > b.Born
+	case a.Begin != b.Begin:
+		return a.Begin < b.Begin
+	}
+	return a.ID < b.ID
+}
+
+// ByAge are the node's containers in the order of lists. The slice must not be changed.
+func (f *Facts) ByAge() []Aged {
 	if known := f.byAge.Load(); known != nil {
 		return *known
 	}
-	cs := slices.Clone(f.ofContainers)
-	slices.SortFunc(cs, func(a, b *Container) int {
-		return cmp.Or(cmp.Compare(b.Created, a.Created), strings.Compare(a.ID, b.ID))
+	as := make([]Aged, len(f.ofContainers))
+	for i, c := range f.ofContainers {
+		var begin [8]byte
+		copy(begin[:], c.ID)
+		as[i] = Aged{c, c.Created, binary.BigEndian.Uint64(begin[:])}
+	}
+	slices.SortFunc(as, func(a, b Aged) int {
+		if a.Before(&b) {
+			return -1
+		}
+		return 1
 	})
-	f.byAge.Store(&cs)
-	return cs
+	f.byAge.Store(&as)
+	return as
 }
 
 // labelValues is the different values of one container label on a node, and those of the labels asked for before.

@@ -151,12 +151,18 @@ func (o *Object) Delete(key string) {
 func (o *Object) Len() int { return len(o.fields) }
 
 // Bytes encodes the object.
-func (o *Object) Bytes() []byte {
+func (o *Object) Bytes() []byte { return o.appendTo(make([]byte, 0, o.size())) }
+
+// size is what the object needs, if its keys need no escapes.
+func (o *Object) size() int {
 	n := 2
 	for i := range o.fields {
 		n += len(o.fields[i].key) + len(o.fields[i].value) + 4
 	}
-	out := make([]byte, 0, n)
+	return n
+}
+
+func (o *Object) appendTo(out []byte) []byte {
 	out = append(out, '{')
 	for i := range o.fields {
 		if i > 0 {
@@ -168,25 +174,29 @@ func (o *Object) Bytes() []byte {
 	return append(out, '}')
 }
 
-// Cut encodes the object in two parts, so that a value for key can be put between them again and again. The field must be
-// there.
+// Cut encodes the object in two parts, so that a value for key can be put between them again and again. Both are in one piece
+// of memory. The field must be there.
 func (o *Object) Cut(key string) (head, tail []byte, err error) {
 	i := o.find(key)
 	if i < 0 {
 		return nil, nil, fmt.Errorf("no field %s", key)
 	}
 	first, last := Object{fields: o.fields[:i]}, Object{fields: o.fields[i+1:]}
-	head = bytes.TrimSuffix(first.Bytes(), []byte("}"))
+	out := make([]byte, 0, o.size())
+	out = first.appendTo(out)
+	out = out[:len(out)-1] // what follows is inside
 	if i > 0 {
-		head = append(head, ',')
+		out = append(out, ',')
 	}
-	head = append(append(head, Encode(o.fields[i].key)...), ':')
-	tail = last.Bytes()
+	out = append(AppendString(out, o.fields[i].key), ':')
+	n := len(out)
+	out = last.appendTo(out)
 	if len(last.fields) > 0 {
-		tail[0] = ','
+		out[n] = ','
 	} else {
-		tail = tail[1:]
+		out = append(out[:n], '}')
 	}
+	head, tail = out[:n:n], out[n:]
 	return head, tail, nil
 }
 
