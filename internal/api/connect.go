@@ -35,7 +35,7 @@ func connectNetwork(s *Server, w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	c, err := s.locate(b.Container)
+	c, err := s.locate(r.Context(), b.Container)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func disconnectNetwork(s *Server, w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	c, err := s.locate(b.Container)
+	c, err := s.locate(r.Context(), b.Container)
 	var none *fleet.NotFoundError
 	if b.Force && errors.As(err, &none) {
 		found, missing := s.findNetworks(r.Context(), r.vars["id"])

@@ -18,8 +18,12 @@ import (
 const refreshLimit = 10 * time.Second
 
 // locate finds a container and the node it is on, which must answer.
-func (s *Server) locate(ref string) (fleet.Ref, error) {
+func (s *Server) locate(ctx context.Context, ref string) (fleet.Ref, error) {
 	c, err := s.fleet.Snapshot().Container(ref)
+	if errors.As(err, new(*fleet.NotFoundError)) {
+		s.fleet.Settle(ctx, fleet.KindContainer) // it may have been made beside us, this very moment
+		c, err = s.fleet.Snapshot().Container(ref)
+	}
 	if err != nil {
 		return fleet.Ref{}, err
 	}
@@ -31,7 +35,7 @@ func (s *Server) locate(ref string) (fleet.Ref, error) {
 
 // onContainer is what most container routes are: find the owner, put the full ID into the path, hand over.
 func (s *Server) onContainer(w http.ResponseWriter, r *request, f forwarding) error {
-	c, err := s.locate(r.vars["id"])
+	c, err := s.locate(r.Context(), r.vars["id"])
 	if err != nil {
 		return err
 	}
@@ -58,7 +62,7 @@ func passContainer(s *Server, w http.ResponseWriter, r *request) error {
 // changeContainer notes the change before the answer goes out, so that a client reads its own write: lists wait for what is
 // noted.
 func changeContainer(s *Server, w http.ResponseWriter, r *request) error {
-	c, err := s.locate(r.vars["id"])
+	c, err := s.locate(r.Context(), r.vars["id"])
 	if err != nil {
 		return err
 	}
@@ -88,7 +92,7 @@ func (s *Server) awaitDeath(r *request, c fleet.Ref) {
 	}
 	for began := s.o.Now(); s.o.Now().Sub(began) < deathPatience; {
 		s.refresh(r.Context(), c.Node, fleet.KindContainer, c.Container.ID)
-		if now, err := s.locate(c.Container.ID); err != nil || !now.Container.Running() {
+		if now, err := s.locate(r.Context(), c.Container.ID); err != nil || !now.Container.Running() {
 			return
 		}
 		select {
@@ -109,7 +113,7 @@ func (s *Server) refresh(ctx context.Context, n *fleet.Node, kind fleet.Kind, id
 }
 
 func updateContainer(s *Server, w http.ResponseWriter, r *request) error {
-	c, err := s.locate(r.vars["id"])
+	c, err := s.locate(r.Context(), r.vars["id"])
 	if err != nil {
 		return err
 	}
@@ -129,7 +133,7 @@ func updateContainer(s *Server, w http.ResponseWriter, r *request) error {
 // waitContainer passes the head on when the engine's comes, since clients start the container then, and notes the change
 // before it lets the end through, since they list containers then.
 func waitContainer(s *Server, w http.ResponseWriter, r *request) error {
-	c, err := s.locate(r.vars["id"])
+	c, err := s.locate(r.Context(), r.vars["id"])
 	if err != nil {
 		return err
 	}
@@ -175,7 +179,7 @@ func attachContainer(s *Server, w http.ResponseWriter, r *request) error {
 
 // inspectContainer adds the object Node, as classic Swarm did, and the label of the node.
 func inspectContainer(s *Server, w http.ResponseWriter, r *request) error {
-	c, err := s.locate(r.vars["id"])
+	c, err := s.locate(r.Context(), r.vars["id"])
 	if err != nil {
 		return err
 	}
@@ -209,7 +213,7 @@ func withNode(b []byte, n *fleet.Node) ([]byte, error) {
 
 // renameContainer holds the new name over the fleet while the engine renames.
 func renameContainer(s *Server, w http.ResponseWriter, r *request) error {
-	c, err := s.locate(r.vars["id"])
+	c, err := s.locate(r.Context(), r.vars["id"])
 	if err != nil {
 		return err
 	}
@@ -248,7 +252,7 @@ func checkName(name string) error {
 
 // removeContainer takes the container out of the picture with the answer.
 func removeContainer(s *Server, w http.ResponseWriter, r *request) error {
-	c, err := s.locate(r.vars["id"])
+	c, err := s.locate(r.Context(), r.vars["id"])
 	if err != nil {
 		return err
 	}
@@ -356,7 +360,7 @@ func orNull(b []byte) []byte {
 // commitContainer makes an image on the container's node; the query names the container.
 func commitContainer(s *Server, w http.ResponseWriter, r *request) error {
 	q := r.URL.Query()
-	c, err := s.locate(q.Get("container"))
+	c, err := s.locate(r.Context(), q.Get("container"))
 	if err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func (e *execs) get(id string) string {
 
 // createExec notes the new exec's node before the client learns its ID.
 func createExec(s *Server, w http.ResponseWriter, r *request) error {
-	c, err := s.locate(r.vars["id"])
+	c, err := s.locate(r.Context(), r.vars["id"])
 	if err != nil {
 		return err
 	}

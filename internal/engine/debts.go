@@ -16,8 +16,8 @@ type debt struct {
 }
 
 const (
-	// settle is how long what an event tells of waits for the other events of the same change.
-	settle = 15 * time.Millisecond
+	// settle is how long what an event tells of waits for the other events of the same change, and for those of others.
+	settle = 100 * time.Millisecond
 	// promise is how long a new container waits for its start, which is what most are made for.
 	promise = time.Second
 	// rowsAtOnce bounds how many containers are asked for in one call: their IDs stand in its URL.

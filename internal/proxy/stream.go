@@ -33,7 +33,12 @@ func forwardStream(w http.ResponseWriter, r *http.Request, t Target, o Options) 
 	if err != nil {
 		return err
 	}
-	defer engine.Close()
+	kept := false
+	defer func() {
+		if !kept {
+			_ = engine.Close() // it was of no use, or its answer has been read
+		}
+	}()
 	cut := context.AfterFunc(r.Context(), func() { closeRaw(engine) })
 	defer cut()
 	call := startCall(engine, out)
@@ -51,6 +56,7 @@ func forwardStream(w http.ResponseWriter, r *http.Request, t Target, o Options) 
 	if err != nil {
 		return err
 	}
+	kept = true
 	return splice(w, r, engine, head, call.rest(), o.Tunnels)
 }
 

@@ -40,11 +40,12 @@ func newTunnel(client, engine net.Conn) *tunnel {
 	return &tunnel{client: client, engine: engine, peer: newPeer(client), outputDone: make(chan struct{})}
 }
 
-// splice takes the client's connection over and runs the tunnel until both directions have ended. head and first are what
-// the engine sent so far.
+// splice takes the client's connection over and runs the tunnel until both directions have ended, or leaves it to its group.
+// head and first are what the engine sent so far.
 func splice(w http.ResponseWriter, r *http.Request, engine net.Conn, head, first []byte, group *Tunnels) error {
 	client, stdin, err := http.NewResponseController(w).Hijack()
 	if err != nil {
+		_ = engine.Close()
 		return fmt.Errorf("take over the client's connection: %w", err)
 	}
 	early := buffered(stdin.Reader)
@@ -53,19 +54,31 @@ func splice(w http.ResponseWriter, r *http.Request, engine net.Conn, head, first
 		t.abort() // too late for an answer, and for a stream
 		return nil
 	}
-	defer group.remove(t)
-	defer engine.Close()
-	defer client.Close()
-	defer context.AfterFunc(r.Context(), t.abort)()
+	left := context.AfterFunc(r.Context(), t.abort)
 	setKeepAlive(client)
 	setKeepAlive(engine)
 	// The head goes in a write of its own: docker-py and others lose output that they read together with it.
 	if _, err := client.Write(head); err != nil {
 		t.abort()
-		return nil
+		early, first = nil, nil // both directions end at once
 	}
 	t.headAt = time.Now()
-	t.run(early, first, stallCheck)
+	run := func() {
+		defer group.remove(t)
+		defer client.Close()
+		defer engine.Close()
+		t.run(early, first, stallCheck)
+	}
+	if group == nil {
+		defer left()
+		run()
+		return nil
+	}
+	// The server is let go, and all the memory with it that it holds for a connection. Its context ends then.
+	if !left() {
+		t.abort()
+	}
+	go run() // the group waits for it
 	return nil
 }
 
@@ -226,7 +239,7 @@ type readError struct{ error }
 func (e readError) Unwrap() error { return e.error }
 
 const (
-	restSize = 2 << 10 // enough for keystrokes and lines; all that a resting stream holds
+	restSize = 512 // enough for keystrokes and lines; all that a resting stream holds
 	// bulk is after how many full reads a stream is left to the kernel. Splicing holds a pipe (two descriptors), which
 	// a stream at rest should not.
 	bulk = 4
