@@ -36,8 +36,10 @@ var arrows = map[string][]string{
 	"rawjson":           {},
 	"relay":             {"fleet"},
 	"schedule":          {"fleet"},
-	"engine":            {"fleet", "proxy", "rawjson"},
-	"cluster":           {"engine", "schedule", "fleet", "proxy", "rawjson"},
+	"tracing":           {},
+	"metrics":           {"fleet", "schedule"},
+	"engine":            {"fleet", "proxy", "rawjson", "tracing"},
+	"cluster":           {"engine", "schedule", "fleet", "proxy", "rawjson", "tracing"},
 	"api":               {"fleet", "schedule", "proxy", "rawjson"},
 }
 
@@ -46,7 +48,7 @@ var testArrows = map[string][]string{
 	"discovery":      {"membership"},
 	"engine":         {"dockertest"},
 	"cluster":        {"dockertest"},
-	"api":            {"dockertest", "cluster", "engine", "proxy"},
+	"api":            {"dockertest", "cluster", "engine", "proxy", "tracing"},
 	"driver/local":   {"driver/drivertest"},
 	"driver/none":    {"driver/drivertest"},
 	"driver/generic": {"driver/drivertest", "ssh"},

@@ -17,6 +17,7 @@ import (
 	"berth/internal/cluster"
 	"berth/internal/discovery"
 	"berth/internal/dockertest"
+	"berth/internal/metrics"
 	"berth/internal/proxy"
 	"berth/internal/schedule"
 )
@@ -66,11 +67,11 @@ func servePlace(env *testscript.Env, socket string, addrs []string) error {
 		return err
 	}
 	tunnels := new(proxy.Tunnels)
-	c := cluster.New(p.clusterOptions(o, log, tunnels))
+	c := cluster.New(p.clusterOptions(o, log, tunnels, metrics.New("test", tunnels.Len)))
 	handler := api.New(c, api.Options{Version: "test", APIMax: apiMax, ID: "test", Log: log, Ready: c.Looked()})
 	done := make(chan error, 1)
 	go func() {
-		done <- runEndpoint(ctx, c, []cluster.Source{&addrSource{source: source, log: log}}, handler, []net.Listener{l}, tunnels, nil, log)
+		done <- (&serving{cluster: c, sources: []cluster.Source{&addrSource{source: source, log: log}}, handler: handler, listeners: []net.Listener{l}, tunnels: tunnels, log: log}).run(ctx)
 	}()
 	env.Defer(func() {
 		stop()

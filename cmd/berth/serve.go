@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,16 +15,16 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"berth/internal/api"
 	"berth/internal/cluster"
 	"berth/internal/discovery"
 	"berth/internal/dockercontext"
 	"berth/internal/engine"
+	"berth/internal/metrics"
 	"berth/internal/proxy"
-	"berth/internal/relay"
 	"berth/internal/schedule"
+	"berth/internal/tracing"
 )
 
 // apiMax is the newest API version that the endpoint was verified with.
@@ -56,6 +55,8 @@ type serveOptions struct {
 	uniquePorts  bool
 	portRange    string
 	socket       string
+	metricsAddr  string
+	debugSocket  string
 }
 
 func (p *program) serveCmd() *cobra.Command {
@@ -111,6 +112,8 @@ func (p *program) serveFlags(cmd *cobra.Command, o *serveOptions) {
 	f.BoolVar(&o.uniquePorts, "unique-ports", false, "Give published ports without a host port one that is unique over the fleet")
 	f.StringVar(&o.portRange, "port-range", "20000-29999", "Where --unique-ports takes them from")
 	f.StringVar(&o.socket, "socket", socketNode, "What containers get that mount /var/run/docker.sock: their node's engine (node) or the fleet")
+	f.StringVar(&o.metricsAddr, "metrics-addr", "", "Serve /metrics (prometheus), /healthz and /readyz on host:port")
+	f.StringVar(&o.debugSocket, "debug-socket", "", "Serve the same and /debug/pprof on this unix socket")
 	f.BoolVar(&o.noContext, "no-context", false, "Make no docker context")
 	f.BoolVar(&o.use, "use", false, "Switch the docker client to the context")
 	for _, old := range []string{"experimental", "refresh-on-node-filter"} {
@@ -221,84 +224,39 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 		defer l.Close() //nolint:errcheck // the server closes it first
 		listeners = append(listeners, l)
 	}
+	release, _ := buildVersion()
 	tunnels := new(proxy.Tunnels)
-	c := cluster.New(p.clusterOptions(o, log, tunnels))
+	counts := metrics.New(release, tunnels.Len)
+	c := cluster.New(p.clusterOptions(o, log, tunnels, counts))
+	counts.Follow(c)
+	watchers, err := o.watchers(ctx, counts.Mux(c, c.Looked()))
+	if err != nil {
+		return err
+	}
+	traces, err := tracing.New(ctx, release)
+	if err != nil {
+		return err
+	}
 	id, err := p.endpointID()
 	if err != nil {
 		return err
 	}
-	release, _ := buildVersion()
 	options := api.Options{Version: release, APIMax: o.apiMax, ID: id, CORS: o.cors, Log: log, Ready: c.Looked()}
-	var relays *relay.Relays
+	e := &serving{cluster: c, sources: sources, listeners: listeners, tunnels: tunnels, watchers: watchers, traces: traces, log: log}
 	if o.socket == socketFleet {
-		if relays, err = newRelays(c, log); err != nil {
+		if e.relays, err = newRelays(c, log); err != nil {
 			return err
 		}
-		options.Sockets, listeners = relays, append(listeners, relays)
+		options.Sockets, e.listeners = e.relays, append(listeners, e.relays)
 	}
-	handler := api.New(c, options)
+	e.handler = traces.Handler(api.New(c, options))
 	if err := p.offerContext(o, log); err != nil {
 		return err
 	}
-	return runEndpoint(ctx, c, sources, handler, listeners, tunnels, relays, log)
+	return e.run(ctx)
 }
 
-// runEndpoint runs the cluster and the HTTP server together; the end of either ends both. relays may be nil.
-func runEndpoint(ctx context.Context, c *cluster.Cluster, sources []cluster.Source, handler http.Handler, listeners []net.Listener, tunnels *proxy.Tunnels, relays *relay.Relays, log *slog.Logger) error {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
-	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 5 * time.Minute, Protocols: &protocols, ConnContext: api.ConnContext,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.Run(ctx, sources...) })
-	// What came through relays is given the time that other clients are given.
-	relaying, release := context.WithCancel(context.WithoutCancel(ctx))
-	defer release()
-	if relays != nil {
-		g.Go(func() error { return relays.Run(relaying) })
-	}
-	for _, l := range listeners {
-		log.Info("serving", "addr", l.Addr().Network()+"://"+l.Addr().String())
-		g.Go(func() error {
-			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				return err
-			}
-			return nil
-		})
-	}
-	g.Go(func() error {
-		<-ctx.Done()
-		defer release()
-		return shutdown(server, tunnels, log)
-	})
-	err := g.Wait()
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
-}
-
-// shutdownLimit is how long clients have to end what they began; streams are then cut.
-const shutdownLimit = 3 * time.Second
-
-func shutdown(server *http.Server, tunnels *proxy.Tunnels, log *slog.Logger) error {
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
-	defer cancel()
-	err := server.Shutdown(ctx)
-	if cut := tunnels.Drain(ctx); cut != nil {
-		log.Info("streams were cut", "reason", cut)
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return server.Close()
-	}
-	return err
-}
-
-func (p *program) clusterOptions(o *serveOptions, log *slog.Logger, tunnels *proxy.Tunnels) cluster.Options {
+func (p *program) clusterOptions(o *serveOptions, log *slog.Logger, tunnels *proxy.Tunnels, counts *metrics.Metrics) cluster.Options {
 	timing := engine.DefaultTiming()
 	timing.Resync = o.refreshMax
 	var ports cluster.PortRange
@@ -307,9 +265,9 @@ func (p *program) clusterOptions(o *serveOptions, log *slog.Logger, tunnels *pro
 	}
 	return cluster.Options{
 		Engine: engine.Options{
-			APIMax: o.apiMax, FailureRetry: o.failureRetry, Timing: timing, Log: log, Tunnels: tunnels, Limit: make(chan struct{}, 256),
+			APIMax: o.apiMax, FailureRetry: o.failureRetry, Timing: timing, Log: log, Tunnels: tunnels, Limit: make(chan struct{}, 256), Observe: counts.Called,
 		},
-		Policy: o.policy, CreateRetry: o.createRetry, Backlog: o.backlog, Log: log, UniquePorts: ports,
+		Policy: o.policy, CreateRetry: o.createRetry, Backlog: o.backlog, Log: log, UniquePorts: ports, Placed: counts.Placed,
 	}
 }
 

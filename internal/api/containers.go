@@ -69,9 +69,11 @@ func changeContainer(s *Server, w http.ResponseWriter, r *request) error {
 	if err := signalled(c.Node, r); err != nil {
 		return err
 	}
+	changed := s.fleet.Changing(c.Node.ID, fleet.KindContainer, c.Container.ID)
+	defer changed()
 	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: func(res *http.Response) error {
+		changed()
 		if res.StatusCode < 400 {
-			s.fleet.Changed(c.Node.ID, fleet.KindContainer, c.Container.ID)
 			s.awaitDeath(r, c)
 		}
 		return nil

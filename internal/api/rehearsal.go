@@ -93,6 +93,9 @@ func (p *rehearsal) RefreshDetails(context.Context, string, string) error { retu
 // Changed has nothing to do either.
 func (p *rehearsal) Changed(string, fleet.Kind, string) {}
 
+// Changing is Changed.
+func (p *rehearsal) Changing(string, fleet.Kind, string) (changed func()) { return func() {} }
+
 // Settle is Changed.
 func (p *rehearsal) Settle(context.Context, ...fleet.Kind) {}
 

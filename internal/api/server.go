@@ -25,6 +25,8 @@ type Viewer interface {
 	RefreshDetails(ctx context.Context, nodeID, id string) error
 	// Changed tells that an object has changed. It returns at once; who asks Settle next sees it.
 	Changed(nodeID string, kind fleet.Kind, id string)
+	// Changing is for a request that is about to change an object, and takes its time; changed ends it as Changed does.
+	Changing(nodeID string, kind fleet.Kind, id string) (changed func())
 	// Settle returns when the snapshot shows all changes of these kinds that were made or told of before, or cannot be had
 	// soon.
 	Settle(ctx context.Context, kinds ...fleet.Kind)

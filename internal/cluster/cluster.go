@@ -40,13 +40,17 @@ type Options struct {
 	UniquePorts PortRange
 	// Backlog is how many events are remembered for `docker events --since`.
 	Backlog int
-	Log     *slog.Logger
+	// Placed is told of every decision of the scheduler for a create: how long it took, and why there was none. nil is
+	// allowed.
+	Placed func(took time.Duration, err error)
+	Log    *slog.Logger
 }
 
 // Cluster holds the engines of a fleet. Make it with New, start it with Run.
 type Cluster struct {
 	o        Options
 	snapshot atomic.Pointer[fleet.Snapshot]
+	changed  atomic.Int64 // Unix nanoseconds of the last one
 	hub      *hub
 
 	mu      sync.Mutex // guards members, sets and names
@@ -84,6 +88,7 @@ func New(o Options) *Cluster {
 		engines: map[string]*engine.Engine{}, hub: newHub(o.Backlog), seats: newSeats(), looked: make(chan struct{}),
 	}
 	c.snapshot.Store(new(fleet.Snapshot))
+	c.changed.Store(time.Now().UnixNano())
 	return c
 }
 
@@ -245,6 +250,7 @@ func (c *Cluster) publish(m *member, n *fleet.Node) {
 	c.engines[n.ID] = m.engine
 	c.snapshot.Store(s.Replace(n))
 	c.pub.Unlock()
+	c.changed.Store(time.Now().UnixNano())
 	if action := stateChange(was, n.State); action != "" {
 		c.hub.publish(nodeEvent(n, action))
 	}
@@ -274,6 +280,12 @@ func (c *Cluster) name(ep engine.Endpoint, hostName string) string {
 
 // Snapshot returns the fleet as it is now known.
 func (c *Cluster) Snapshot() *fleet.Snapshot { return c.snapshot.Load() }
+
+// ChangedAt is when a node last told something new.
+func (c *Cluster) ChangedAt() time.Time { return time.Unix(0, c.changed.Load()) }
+
+// EventReaders tells how many follow the events, how far the slowest is behind, and how many were cut off because of that.
+func (c *Cluster) EventReaders() (readers, behind, cut int) { return c.hub.stats() }
 
 func (c *Cluster) engineOf(nodeID string) (*engine.Engine, error) {
 	c.pub.RLock()
@@ -324,6 +336,16 @@ func (c *Cluster) Changed(nodeID string, kind fleet.Kind, id string) {
 	if e, err := c.engineOf(nodeID); err == nil {
 		e.Changed(kind, id)
 	}
+}
+
+// Changing tells that a client's request is about to change an object: until changed is called, who asks Settle sees what it
+// is like then, and afterwards what has become of it.
+func (c *Cluster) Changing(nodeID string, kind fleet.Kind, id string) (changed func()) {
+	e, err := c.engineOf(nodeID)
+	if err != nil {
+		return func() {}
+	}
+	return e.Changing(kind, id)
 }
 
 // settleLimit bounds how long a reader waits for engines that have just changed something: one that hangs is not seen as lost

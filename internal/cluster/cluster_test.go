@@ -451,3 +451,31 @@ func TestRefusalIsReadableTwice(t *testing.T) {
 		}
 	}
 }
+
+// A list that comes while a container is being started shows it as its engine does at that moment.
+func TestWhatChangesIsLookedAt(t *testing.T) {
+	r := newRig(t, 1)
+	res, n, err := r.create(t.Context(), "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := answered(res)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Settle(t.Context(), fleet.KindContainer)
+	changed := r.Changing(n.ID, fleet.KindContainer, id)
+	calls := r.daemons[0].RequestCount()
+	r.Settle(t.Context(), fleet.KindContainer)
+	if made := r.daemons[0].RequestCount() - calls; made != 1 {
+		t.Errorf("%d looks while it changes, want 1", made)
+	}
+	changed()
+	changed()
+	r.Settle(t.Context(), fleet.KindContainer)
+	calls = r.daemons[0].RequestCount()
+	r.Settle(t.Context(), fleet.KindContainer)
+	if made := r.daemons[0].RequestCount() - calls; made != 0 {
+		t.Errorf("%d looks although nothing changes any more", made)
+	}
+}

@@ -18,6 +18,7 @@ import (
 	"berth/internal/engine"
 	"berth/internal/fleet"
 	"berth/internal/schedule"
+	"berth/internal/tracing"
 )
 
 const (
@@ -58,7 +59,7 @@ func (c *Cluster) Create(ctx context.Context, r *schedule.Request, b build) (*ht
 	doubts := &doubts{c: c}
 	refused := 0
 	for try := 0; ; try++ {
-		n, err := c.take(seat, &ask)
+		n, err := c.choose(ctx, seat, &ask)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -74,7 +75,9 @@ func (c *Cluster) Create(ctx context.Context, r *schedule.Request, b build) (*ht
 			continue
 		case err == nil && res.StatusCode < 500:
 			if res.StatusCode == http.StatusCreated {
+				_, end := tracing.Step(ctx, "read back")
 				err = c.promise(ctx, seat, n, made{name, swarmID, r}, res)
+				end(err)
 			}
 			return res, n, err
 		case err == nil:
@@ -112,6 +115,21 @@ func (c *Cluster) rename(seat uint64, name string) string {
 	defer c.seats.mu.Unlock()
 	delete(c.seats.state.names, name)
 	return c.seats.state.invent(c.Snapshot(), seat)
+}
+
+// choose is take, told to those who watch.
+func (c *Cluster) choose(ctx context.Context, seat uint64, r *schedule.Request) (*fleet.Node, error) {
+	_, end := tracing.Step(ctx, "place")
+	began := time.Now()
+	n, err := c.take(seat, r)
+	if c.o.Placed != nil {
+		c.o.Placed(time.Since(began), err)
+	}
+	end(err)
+	if err == nil {
+		tracing.Tell(ctx, "node", n.Name)
+	}
+	return n, err
 }
 
 // take asks the scheduler and holds the place that it gives.

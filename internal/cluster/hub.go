@@ -23,6 +23,7 @@ type hub struct {
 	next    int
 	size    int
 	readers map[*reader]struct{}
+	cut     int // readers that fell too far behind
 	closed  bool
 }
 
@@ -56,10 +57,20 @@ func (h *hub) publish(ev fleet.Event) {
 		select {
 		case r.ch <- ev:
 		default:
+			h.cut++
 			delete(h.readers, r)
 			r.close()
 		}
 	}
+}
+
+func (h *hub) stats() (readers, behind, cut int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for r := range h.readers {
+		behind = max(behind, len(r.ch))
+	}
+	return len(h.readers), behind, h.cut
 }
 
 func (h *hub) subscribe(ctx context.Context) ([]fleet.Event, <-chan fleet.Event) {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"berth/internal/fleet"
@@ -26,6 +27,25 @@ const (
 
 // Changed tells that a client has changed an object. It returns at once.
 func (e *Engine) Changed(kind fleet.Kind, id string) { e.later(kind, id, false) }
+
+// Changing tells that a client's request is about to change an object, and may have at any moment; changed, that it has been
+// answered. It may be called again, and then does nothing.
+func (e *Engine) Changing(kind fleet.Kind, id string) (changed func()) {
+	key := objectOf(kind, id)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.changing[key]++
+	e.count()
+	return sync.OnceFunc(func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.changing[key]--; e.changing[key] == 0 {
+			delete(e.changing, key)
+		}
+		e.owe(key, false, settle)
+		e.count()
+	})
+}
 
 // later asks for a refresh in a moment.
 func (e *Engine) later(kind fleet.Kind, id string, details bool) {
@@ -133,7 +153,7 @@ func (e *Engine) inspected(id string) bool {
 func (e *Engine) Unsettled() bool { return e.unsettled.Load() > 0 }
 
 // count keeps Unsettled. The caller holds mu.
-func (e *Engine) count() { e.unsettled.Store(int64(len(e.debts) + len(e.flights))) }
+func (e *Engine) count() { e.unsettled.Store(int64(len(e.debts) + len(e.flights) + len(e.changing))) }
 
 // Settle begins all refreshes of a kind that are owed. What it returns waits until the published node shows all changes of
 // which the engine has told, or whose requests it has answered. An engine that stops answering is not waited for.
@@ -143,6 +163,11 @@ func (e *Engine) Settle(kind fleet.Kind) (wait func(context.Context)) {
 	var owed []object
 	for key := range e.debts {
 		if key.kind == kind {
+			owed = append(owed, key)
+		}
+	}
+	for key := range e.changing {
+		if _, twice := e.debts[key]; key.kind == kind && !twice {
 			owed = append(owed, key)
 		}
 	}

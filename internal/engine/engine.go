@@ -46,6 +46,9 @@ type Options struct {
 	Publish func(*fleet.Node)
 	// Event receives every event of the engine once, before it is applied. It must not block or call the Engine.
 	Event func(fleet.Event)
+	// Observe is told of every call to the engine: its kind (background, request, forward), how long the answer took, and
+	// why there was none. nil is allowed.
+	Observe func(kind string, took time.Duration, err error)
 	// Limit bounds the background calls of all engines together. nil for no bound.
 	Limit chan struct{}
 	// APIMax is the newest API version that we speak.
@@ -88,7 +91,7 @@ type Engine struct {
 	heard  atomic.Int64 // Unix nanoseconds of the last sign of life
 	doubt  chan struct{}
 
-	unsettled atomic.Int64 // debts and flights
+	unsettled atomic.Int64 // debts, flights and what is changing
 
 	mu       sync.Mutex
 	node     *fleet.Node
@@ -98,6 +101,7 @@ type Engine struct {
 	hints    map[string]hint // what events told of containers, until a list shows it
 	flights  map[object]*flights
 	debts    map[object]debt // what has changed and is not refreshed yet
+	changing map[object]int  // requests under way that change it
 	wake     chan struct{}   // a debt is due earlier than those before it
 	paying   bool            // somebody waits for the debts to fall due
 	running  bool
@@ -137,7 +141,7 @@ func New(ep Endpoint, o Options) *Engine {
 	e := &Engine{
 		ep: ep, o: o, doubt: make(chan struct{}, 1),
 		marks: map[string]mark{}, lists: map[fleet.Kind]uint64{}, hints: map[string]hint{}, flights: map[object]*flights{},
-		debts: map[object]debt{}, wake: make(chan struct{}, 1),
+		debts: map[object]debt{}, changing: map[object]int{}, wake: make(chan struct{}, 1),
 	}
 	dial := func(ctx context.Context) (net.Conn, error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, o.Timing.Dial, fmt.Errorf("no connection within %s", o.Timing.Dial))
@@ -290,6 +294,12 @@ func plain(err error) error {
 		return unsent.Err
 	}
 	return err
+}
+
+func (e *Engine) observe(kind string, began time.Time, err error) {
+	if e.o.Observe != nil {
+		e.o.Observe(kind, time.Since(began), err)
+	}
 }
 
 func (e *Engine) hear() { e.heard.Store(time.Now().UnixNano()) }

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
+	"time"
 
 	"berth/internal/proxy"
+	"berth/internal/tracing"
 )
 
 // Do sends one request to the engine and returns its answer, whatever its status. r.URL is the path with its version and the
@@ -19,7 +22,12 @@ func (e *Engine) Do(ctx context.Context, r *http.Request) (*http.Response, error
 	}
 	r = r.Clone(ctx)
 	r.URL.Scheme, r.URL.Host, r.Host, r.RequestURI = "http", "docker", "docker", ""
+	trip, end := tracing.Step(ctx, r.Method+" "+route(r.URL.Path), "node", e.Node().Name)
+	tracing.Inject(trip, r.Header)
+	began := time.Now()
 	res, err := e.tr.RoundTrip(r)
+	end(err)
+	e.observe("request", began, err)
 	if err != nil {
 		if !proxy.NotSent(err) {
 			err = &proxy.NoAnswerError{Node: e.ep.Addr, Err: cause(ctx, err)}
@@ -35,6 +43,18 @@ func (e *Engine) Do(ctx context.Context, r *http.Request) (*http.Response, error
 		res.Body = &releasing{res.Body, release}
 	}
 	return res, nil
+}
+
+// route is a path without its version and without the names of objects, which no trace should be grouped by.
+func route(path string) string {
+	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	if len(parts) > 0 && strings.HasPrefix(parts[0], "v1.") {
+		parts = parts[1:]
+	}
+	if len(parts) > 1 && parts[1] != "create" && parts[1] != "json" {
+		parts[1] = "{id}"
+	}
+	return "/" + strings.Join(parts, "/")
 }
 
 // releasing frees a call's context with its body.
@@ -68,9 +88,10 @@ func (e *Engine) Forward(w http.ResponseWriter, r *http.Request, o proxy.Options
 		return err
 	}
 	defer release()
-	modify := o.Modify
+	modify, began := o.Modify, time.Now()
 	o.Modify = func(res *http.Response) error {
 		e.hear()
+		e.observe("forward", began, nil)
 		ctx.answered()
 		if modify != nil {
 			return modify(res)
@@ -84,7 +105,11 @@ func (e *Engine) Forward(w http.ResponseWriter, r *http.Request, o proxy.Options
 	t := e.target
 	e.mu.Unlock()
 	if err := proxy.Forward(w, r, t, o); err != nil {
-		return e.explain(ctx, err)
+		err = e.explain(ctx, err)
+		if errors.As(err, new(*UnreachableError)) {
+			e.observe("forward", began, err)
+		}
+		return err
 	}
 	return nil
 }

@@ -45,7 +45,9 @@ func (e *Engine) get(ctx context.Context, path, query string) ([]byte, error) {
 		return nil, err
 	}
 	r.URL.RawQuery = query
+	began := time.Now()
 	res, err := e.tr.RoundTrip(r)
+	e.observe("background", began, err)
 	if err != nil {
 		return nil, cause(ctx, err)
 	}

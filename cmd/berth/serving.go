@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"berth/internal/api"
+	"berth/internal/cluster"
+	"berth/internal/proxy"
+	"berth/internal/relay"
+	"berth/internal/tracing"
+)
+
+// serving is all that runs while a fleet is served.
+type serving struct {
+	cluster   *cluster.Cluster
+	sources   []cluster.Source
+	handler   http.Handler
+	listeners []net.Listener
+	tunnels   *proxy.Tunnels
+	relays    *relay.Relays // nil if containers get the sockets of their nodes
+	watchers  []watcher
+	traces    *tracing.Tracing
+	log       *slog.Logger
+}
+
+// watcher is a listener for those who watch the manager.
+type watcher struct {
+	net.Listener
+	handler http.Handler
+}
+
+// watchers opens the listeners of --metrics-addr and --debug-socket.
+func (o *serveOptions) watchers(ctx context.Context, mux *http.ServeMux) ([]watcher, error) {
+	var all []watcher
+	if o.metricsAddr != "" {
+		l, err := openTCP(ctx, o.metricsAddr, &o.tls, o.tls.verify, "--metrics-addr beyond this computer needs mutual TLS, since it tells how the fleet is: "+
+			"give --tlsverify with --tlscacert, --tlscert and --tlskey, or listen on 127.0.0.1")
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, watcher{l, mux})
+	}
+	if o.debugSocket != "" {
+		l, err := listenUnix(ctx, o.debugSocket)
+		if err != nil {
+			return nil, err
+		}
+		debug := http.NewServeMux()
+		debug.Handle("/", mux)
+		debug.HandleFunc("/debug/pprof/", pprof.Index)
+		debug.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		debug.HandleFunc("/debug/pprof/trace", pprof.Trace)
+		all = append(all, watcher{l, debug})
+	}
+	return all, nil
+}
+
+// run runs the cluster and the servers together; the end of one ends all.
+func (e *serving) run(ctx context.Context) error {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	server := e.server(e.handler)
+	server.Protocols, server.ConnContext = &protocols, api.ConnContext
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return e.cluster.Run(ctx, e.sources...) })
+	// What came through relays is given the time that other clients are given.
+	relaying, release := context.WithCancel(context.WithoutCancel(ctx))
+	defer release()
+	if e.relays != nil {
+		g.Go(func() error { return e.relays.Run(relaying) })
+	}
+	g.Go(func() error {
+		e.sayLimits(ctx)
+		return nil
+	})
+	for _, l := range e.listeners {
+		e.log.Info("serving", "addr", l.Addr().Network()+"://"+l.Addr().String())
+		g.Go(func() error { return serveHTTP(server, l) })
+	}
+	for _, w := range e.watchers {
+		watched := e.server(w.handler)
+		g.Go(func() error { return serveHTTP(watched, w) })
+		g.Go(func() error {
+			<-ctx.Done()
+			return watched.Close()
+		})
+	}
+	g.Go(func() error {
+		<-ctx.Done()
+		defer release()
+		return e.shutdown(server)
+	})
+	err := g.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// A node needs an event stream and a few connections at rest, and clients need some.
+const descriptorsPerNode, descriptorsForClients = 3, 256
+
+// sayLimits warns if the fleet is larger than what this process may open. It waits until the fleet is known.
+func (e *serving) sayLimits(ctx context.Context) {
+	select {
+	case <-e.cluster.Looked():
+	case <-ctx.Done():
+		return
+	}
+	need := uint64(descriptorsPerNode*len(e.cluster.Snapshot().Nodes()) + descriptorsForClients)
+	if limit, known := descriptorLimit(); known && limit < need {
+		e.log.Warn("this process may open too few files for the fleet: raise its hard limit (ulimit -Hn, LimitNOFILE)", "limit", limit, "want", need)
+	}
+}
+
+func (e *serving) server(h http.Handler) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Minute, ErrorLog: slog.NewLogLogger(e.log.Handler(), slog.LevelDebug)}
+}
+
+func serveHTTP(s *http.Server, l net.Listener) error {
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// shutdownLimit is how long clients have to end what they began; streams are then cut.
+const shutdownLimit = 3 * time.Second
+
+func (e *serving) shutdown(server *http.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
+	defer cancel()
+	err := server.Shutdown(ctx)
+	if cut := e.tunnels.Drain(ctx); cut != nil {
+		e.log.Info("streams were cut", "reason", cut)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = server.Close()
+	}
+	if lost := e.traces.Close(ctx); lost != nil {
+		e.log.Info("traces were lost", "reason", lost)
+	}
+	return err
+}
