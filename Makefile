@@ -36,8 +36,10 @@ check:
 lint:
 	$(GO) run $(LINT) run ./...
 
+# How fast the hot paths are, and what a manager costs beside what bounds it. See docs/performance.md.
 bench:
-	$(GO) test -run '^$$' -bench . -benchmem ./internal/...
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime 200ms ./internal/api ./internal/fleet ./internal/proxy ./internal/rawjson ./internal/schedule
+	$(GO) run ./test/bench
 
 demo: deps build
 	@test/demo

@@ -25,7 +25,7 @@ import (
 )
 
 // buildContext is a tar with a Dockerfile.
-func buildContext(t *testing.T, dockerfile string) io.Reader {
+func buildContext(t testing.TB, dockerfile string) io.Reader {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)

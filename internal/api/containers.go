@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -196,9 +199,7 @@ func withNode(b []byte, n *fleet.Node) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node %s: inspect: %w", n.Name, err)
 	}
-	o.Set("Node", map[string]any{
-		"ID": n.ID, "IP": n.IP, "Addr": n.Addr, "Name": n.Name, "Cpus": n.CPUs, "Memory": n.Memory, "Labels": n.Labels,
-	})
+	o.Set("Node", nodeObject(n))
 	config, err := o.Object("Config")
 	if err != nil {
 		return nil, fmt.Errorf("node %s: inspect: %w", n.Name, err)
@@ -211,6 +212,23 @@ func withNode(b []byte, n *fleet.Node) ([]byte, error) {
 	config.Set("Labels", labels)
 	o.Set("Config", config)
 	return append(o.Bytes(), '\n'), nil
+}
+
+// nodeObject is a node as classic Swarm showed it in inspections.
+func nodeObject(n *fleet.Node) *rawjson.Object {
+	labels := new(rawjson.Object)
+	for _, k := range slices.Sorted(maps.Keys(n.Labels)) {
+		labels.Set(k, n.Labels[k])
+	}
+	o := new(rawjson.Object)
+	o.Set("ID", n.ID)
+	o.Set("IP", n.IP)
+	o.Set("Addr", n.Addr)
+	o.Set("Name", n.Name)
+	o.SetRaw("Cpus", strconv.AppendInt(nil, n.CPUs, 10))
+	o.SetRaw("Memory", strconv.AppendInt(nil, n.Memory, 10))
+	o.Set("Labels", labels)
+	return o
 }
 
 // renameContainer holds the new name over the fleet while the engine renames.

@@ -23,7 +23,7 @@ import (
 
 // eventReader is a client of GET /events.
 type eventReader struct {
-	t    *testing.T
+	t    testing.TB
 	res  *http.Response
 	in   *bufio.Reader
 	stop context.CancelFunc

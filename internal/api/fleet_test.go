@@ -27,11 +27,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // testFleet is a Server over in-process daemons called n1, n2, …
 type testFleet struct {
 	*httptest.Server
-	t       *testing.T
+	t       testing.TB
 	api     *Server
 	cluster *cluster.Cluster
 	daemons []*dockertest.Daemon
 	ports   cluster.PortRange
+	timing  engine.Timing // testTiming if it is not set
 }
 
 // newFleet starts n daemons that have the image busybox, and serves them once all are healthy. edit changes a daemon's options.
@@ -64,8 +65,11 @@ func (f *testFleet) start(n int, edit ...func(*dockertest.Options)) {
 func (f *testFleet) serve(eps []engine.Endpoint) {
 	f.t.Helper()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	if f.timing == (engine.Timing{}) {
+		f.timing = testTiming()
+	}
 	f.cluster = cluster.New(cluster.Options{
-		Engine: engine.Options{APIMax: "1.51", FailureRetry: 3, Log: log, Timing: testTiming()},
+		Engine: engine.Options{APIMax: "1.51", FailureRetry: 3, Log: log, Timing: f.timing},
 		Policy: schedule.DefaultPolicy(), Backlog: 4096, Log: log, UniquePorts: f.ports,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -168,7 +172,7 @@ func (f *testFleet) must(status int, method, path string, body any) answer {
 }
 
 // decode reads the body as JSON.
-func (a answer) decode(t *testing.T, v any) {
+func (a answer) decode(t testing.TB, v any) {
 	t.Helper()
 	if err := json.Unmarshal(a.body, v); err != nil {
 		t.Fatalf("%v in %s", err, a.body)

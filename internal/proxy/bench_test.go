@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httputil"
@@ -150,8 +151,9 @@ func BenchmarkIdleStream(b *testing.B) {
 		f := newFront(b, "tcp", engine, hijack)
 		through := open(f)
 		b.ReportMetric(float64(through-direct), "B/stream")
-		f.cancel()
-		if err := f.tunnels.Drain(context.Background()); err != nil {
+		cut, cancel := context.WithCancel(b.Context())
+		cancel()
+		if err := f.tunnels.Drain(cut); !errors.Is(err, context.Canceled) {
 			b.Fatal(err)
 		}
 	}
