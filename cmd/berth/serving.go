@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"os"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -53,18 +55,30 @@ func (o *serveOptions) watchers(ctx context.Context, mux *http.ServeMux) ([]watc
 		if err != nil {
 			return nil, err
 		}
-		debug := http.NewServeMux()
-		debug.Handle("/", mux)
-		debug.HandleFunc("/debug/pprof/", pprof.Index)
-		debug.HandleFunc("/debug/pprof/profile", pprof.Profile)
-		debug.HandleFunc("/debug/pprof/trace", pprof.Trace)
-		all = append(all, watcher{l, debug})
+		all = append(all, watcher{l, profiles(mux)})
 	}
 	return all, nil
 }
 
+// collectAt has garbage collected when it is three quarters of what is needed, and not as much: most of a manager's memory
+// is the picture of the fleet, which lasts. $GOGC has the last word.
+const collectAt = 75
+
+// profiles adds Go's to what others may see too.
+func profiles(mux *http.ServeMux) *http.ServeMux {
+	all := http.NewServeMux()
+	all.Handle("/", mux)
+	all.HandleFunc("/debug/pprof/", pprof.Index)
+	all.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	all.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return all
+}
+
 // run runs the cluster and the servers together; the end of one ends all.
 func (e *serving) run(ctx context.Context) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(collectAt)
+	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
@@ -81,6 +95,7 @@ func (e *serving) run(ctx context.Context) error {
 	}
 	g.Go(func() error {
 		e.sayLimits(ctx)
+		e.giveBack(ctx)
 		return nil
 	})
 	for _, l := range e.listeners {
@@ -120,6 +135,18 @@ func (e *serving) sayLimits(ctx context.Context) {
 	need := uint64(descriptorsPerNode*len(e.cluster.Snapshot().Nodes()) + descriptorsForClients)
 	if limit, known := descriptorLimit(); known && limit < need {
 		e.log.Warn("this process may open too few files for the fleet: raise its hard limit (ulimit -Hn, LimitNOFILE)", "limit", limit, "want", need)
+	}
+}
+
+// startingTakes is how long after the first look the inspections of a large fleet are done, too.
+const startingTakes = 15 * time.Second
+
+// giveBack returns the memory that only starting needed, to the system.
+func (e *serving) giveBack(ctx context.Context) {
+	select {
+	case <-time.After(startingTakes):
+		debug.FreeOSMemory()
+	case <-ctx.Done():
 	}
 }
 

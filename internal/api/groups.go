@@ -129,8 +129,8 @@ func inUse(n *fleet.Node, y *young) bool {
 		if y.kind == fleet.KindVolume {
 			return hasVolume(c, y.name)
 		}
-		for name, a := range c.Networks {
-			if name == y.name || name == y.mark || a.NetworkID == y.mark {
+		for _, a := range c.Networks {
+			if a.Name == y.name || a.Name == y.mark || a.NetworkID == y.mark {
 				return true
 			}
 		}

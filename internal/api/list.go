@@ -260,8 +260,8 @@ func mounts(c *fleet.Container, v string) bool {
 }
 
 func attached(c *fleet.Container, v string) bool {
-	for name, a := range c.Networks {
-		if name == v || strings.HasPrefix(a.NetworkID, v) {
+	for _, a := range c.Networks {
+		if a.Name == v || strings.HasPrefix(a.NetworkID, v) {
 			return true
 		}
 	}

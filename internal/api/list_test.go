@@ -27,7 +27,7 @@ func listed() *fleet.Snapshot {
 	a := row(fleet.Container{
 		ID: "aa" + strings.Repeat("0", 62), Name: "web", Aliases: []string{"proxy/back"}, State: "running", Created: 5e9, Health: "healthy",
 		StartedAt: listedAt.Add(-5 * time.Minute), Labels: map[string]string{"tier": "front", "com.docker.swarm.task": ""},
-		Networks:  map[string]fleet.Attachment{"net": {NetworkID: "feed" + strings.Repeat("0", 60)}},
+		Networks:  []fleet.Attachment{{Name: "net", NetworkID: "feed" + strings.Repeat("0", 60)}},
 		Mounts:    []fleet.Mount{{Type: "volume", Name: "data", Destination: "/data"}, {Type: "bind", Source: "/srv", Destination: "/srv2"}},
 		Published: []fleet.Port{{Proto: "tcp", HostPort: 8080, Port: 80}, {Proto: "udp", HostPort: 53, Port: 53}},
 		Exposed:   []fleet.Port{{Proto: "tcp", Port: 80}, {Proto: "tcp", Port: 443}},

@@ -178,6 +178,7 @@ func (c *Cluster) join(ctx context.Context, ep engine.Endpoint) *member {
 	o.Name = c.name
 	o.Publish = func(n *fleet.Node) { c.publish(m, n) }
 	o.Event = c.hub.publish
+	o.Nodes = func() int { return len(c.Snapshot().Nodes()) }
 	m.engine = engine.New(ep, o)
 	c.o.Log.Info("node joins", "name", ep.Name, "addr", ep.Addr)
 	go func() {

@@ -49,6 +49,8 @@ type Options struct {
 	// Observe is told of every call to the engine: its kind (background, request, forward), how long the answer took, and
 	// why there was none. nil is allowed.
 	Observe func(kind string, took time.Duration, err error)
+	// Nodes is how many nodes the fleet has; nil for few.
+	Nodes func() int
 	// Limit bounds the background calls of all engines together. nil for no bound.
 	Limit chan struct{}
 	// APIMax is the newest API version that we speak.
@@ -65,7 +67,7 @@ type Timing struct {
 	Dial        time.Duration // one connection
 	Probe       time.Duration // version and info, each
 	List        time.Duration // one list or inspection
-	PingEvery   time.Duration // when nothing else is heard
+	PingEvery   time.Duration // when nothing else is heard; up to 2.5 times that in large fleets
 	PingTimeout time.Duration
 	RetryMin    time.Duration // between attempts to connect: the first
 	RetryMax    time.Duration // and the longest

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unique"
 
 	"berth/internal/fleet"
 	"berth/internal/rawjson"
@@ -47,8 +48,8 @@ func parseRow(raw []byte, node string) (*fleet.Container, error) {
 		return nil, errors.New("container list: a row without an Id")
 	}
 	c := &fleet.Container{
-		ID: r.ID, Image: r.Image, ImageID: r.ImageID, Labels: r.Labels, Created: r.Created * int64(time.Second),
-		State: r.State, Status: r.Status, NetworkMode: r.HostConfig.NetworkMode, Mounts: r.Mounts,
+		ID: r.ID, Image: intern(r.Image), ImageID: intern(r.ImageID), Labels: internAll(r.Labels), Created: r.Created * int64(time.Second),
+		State: intern(r.State), Status: r.Status, NetworkMode: intern(r.HostConfig.NetworkMode), Mounts: r.Mounts,
 	}
 	_, c.Relay = r.Labels[fleet.LabelRelay]
 	c.Name, c.Aliases = splitNames(r.Names)
@@ -59,16 +60,33 @@ func parseRow(raw []byte, node string) (*fleet.Container, error) {
 		}
 	}
 	for name, n := range r.NetworkSettings.Networks {
-		if c.Networks == nil {
-			c.Networks = map[string]fleet.Attachment{}
-		}
-		c.Networks[name] = fleet.Attachment{NetworkID: n.NetworkID, IP: n.IPAddress}
+		c.Networks = append(c.Networks, fleet.Attachment{Name: intern(name), NetworkID: intern(n.NetworkID), IP: n.IPAddress})
 	}
 	o, err := rawjson.ParseTrusted(raw)
 	if err != nil {
 		return nil, fmt.Errorf("container list: %w", err)
 	}
 	return c, render(c, o, node)
+}
+
+// intern keeps one copy of what many containers have: images, networks, states and labels come in a few different ones.
+func intern(s string) string { return unique.Make(s).Value() }
+
+// longLabel is from where on a label's value is its container's own, as a rule.
+const longLabel = 48
+
+func internAll(labels map[string]string) map[string]string {
+	if labels == nil {
+		return nil
+	}
+	kept := make(map[string]string, len(labels))
+	for k, v := range labels {
+		if len(v) < longLabel {
+			v = intern(v)
+		}
+		kept[intern(k)] = v
+	}
+	return kept
 }
 
 // render makes Head and Tail of a row.

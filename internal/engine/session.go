@@ -66,23 +66,37 @@ func (e *Engine) welcome(ctx context.Context, inspected <-chan struct{}) error {
 
 // keepPinging ends with an error as soon as the engine does not answer in time.
 func (e *Engine) keepPinging(ctx context.Context) error {
-	t := e.o.Timing
 	for {
-		asked := false
+		asked, every := false, e.pingEvery()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-e.doubt:
 			asked = true
-		case <-time.After(t.PingEvery + rand.N(t.PingEvery/4+1)):
+		case <-time.After(every + rand.N(every/4+1)):
 		}
-		if !asked && time.Since(e.Heard()) < t.PingEvery {
+		if !asked && time.Since(e.Heard()) < every {
 			continue
 		}
 		if err := e.ping(ctx); err != nil {
 			return err
 		}
 	}
+}
+
+// A fleet of up to so many nodes has its pings as often as Timing says; in larger ones they are rarer, but no more than so
+// much: a thousand nodes are to cost a manager at rest next to nothing.
+const (
+	pingFleet   = 400
+	pingStretch = 2.5
+)
+
+func (e *Engine) pingEvery() time.Duration {
+	every := e.o.Timing.PingEvery
+	if e.o.Nodes == nil {
+		return every
+	}
+	return time.Duration(float64(every) * min(pingStretch, max(1, float64(e.o.Nodes())/pingFleet)))
 }
 
 func (e *Engine) ping(ctx context.Context) error { return e.Ping(ctx, e.o.Timing.PingTimeout) }
@@ -142,7 +156,7 @@ func (e *Engine) keepListing(ctx context.Context) error {
 func (e *Engine) resync(ctx context.Context) ([]string, error) {
 	var todo []string
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(4)
+	g.SetLimit(callsAtOnce)
 	g.Go(func() (err error) {
 		todo, err = e.listContainers(ctx)
 		return err
@@ -153,10 +167,13 @@ func (e *Engine) resync(ctx context.Context) ([]string, error) {
 	return todo, g.Wait()
 }
 
+// callsAtOnce bounds the background calls to one engine: each needs a connection, and a fleet has many engines.
+const callsAtOnce = 2
+
 // inspectAll inspects a few at a time.
 func (e *Engine) inspectAll(ctx context.Context, ids []string) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(3)
+	g.SetLimit(callsAtOnce)
 	for _, id := range ids {
 		g.Go(func() error {
 			err := e.inspect(ctx, id)

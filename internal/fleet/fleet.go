@@ -112,7 +112,7 @@ type Container struct {
 	ImageID string
 
 	NetworkMode string
-	Networks    map[string]Attachment // by network name
+	Networks    []Attachment // in no order
 	Mounts      []Mount
 	Published   []Port // what is bound now
 
@@ -143,6 +143,7 @@ func (p Port) String() string { return strconv.Itoa(int(p.Port)) + "/" + p.Proto
 
 // Attachment is a container's place in a network.
 type Attachment struct {
+	Name      string // of the network
 	NetworkID string
 	IP        string
 }

@@ -81,8 +81,9 @@ func hasStdin(r *http.Request) bool {
 const (
 	// dialLimit bounds a connection's making, TLS included, for a dial function that has no limit of its own.
 	dialLimit    = 15 * time.Second
-	idlePerNode  = 16 // the default of 2 thrashes under fan-out
-	idleLifetime = 90 * time.Second
+	idlePerNode  = 16               // the default of 2 thrashes under fan-out
+	connBuffer   = 2 << 10          // enough for the heads; each node's connections at rest hold two
+	idleLifetime = 15 * time.Second // what a burst opened goes again; a node's pings keep one
 )
 
 // NewTransport returns a pool of HTTP/1.1 connections to one engine. There is no limit on the wait for a head: stop, wait,
@@ -95,7 +96,8 @@ func NewTransport(dial func(ctx context.Context) (net.Conn, error)) *http.Transp
 			return dial(ctx)
 		},
 		MaxIdleConnsPerHost: idlePerNode,
-		IdleConnTimeout:     idleLifetime,
-		DisableCompression:  true, // archives must arrive as the client asked for them
+		ReadBufferSize:      connBuffer, WriteBufferSize: connBuffer,
+		IdleConnTimeout:    idleLifetime,
+		DisableCompression: true, // archives must arrive as the client asked for them
 	}
 }

@@ -19,12 +19,12 @@ type client struct {
 	http *http.Client
 }
 
-func newClient(addr string) *client {
+func newClient(network, addr string) *client {
 	return &client{addr, &http.Client{Transport: &http.Transport{
 		MaxIdleConnsPerHost: 128, DisableCompression: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
-			return d.DialContext(ctx, "tcp", addr)
+			return d.DialContext(ctx, network, addr)
 		},
 	}}}
 }
@@ -97,9 +97,9 @@ func at[T any](sorted []T, share float64) T {
 	return sorted[min(len(sorted)-1, int(share*float64(len(sorted))))]
 }
 
-// body is the whole answer to a GET.
+// body is the whole answer to a GET of a path with its version.
 func (c *client) body(ctx context.Context, path string) ([]byte, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.addr+version+path, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://berth"+path, nil)
 	if err != nil {
 		return nil, err
 	}

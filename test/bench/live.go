@@ -162,7 +162,7 @@ func (b *bench) measureStreams(ctx context.Context) error {
 		p50 = append(p50, float64(took)/float64(floor))
 	}
 	b.add("stream: round trip of a byte, p50 over direct", p50.median(), 2.3, "×")
-	before, err := b.m.status("VmRSS")
+	before, err := b.m.inUse(ctx)
 	if err != nil {
 		return err
 	}
@@ -175,11 +175,11 @@ func (b *bench) measureStreams(ctx context.Context) error {
 		conns = append(conns, c)
 	}
 	time.Sleep(time.Second)
-	after, err := b.m.status("VmRSS")
+	after, err := b.m.inUse(ctx)
 	for _, c := range conns {
 		err = errors.Join(err, c.Close())
 	}
-	b.add("  memory of one at rest", float64(after-before)/float64(b.o.streams), 20, "KiB")
+	b.add("  memory of one at rest", (after-before)/1024/float64(b.o.streams), 20, "KiB")
 	return err
 }
 

@@ -93,13 +93,18 @@ func measure(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.stop()) }()
-	b := &bench{o: o, sim: sim, m: m, fleet: newClient(m.addr), direct: newClient(sim.addrs[0]), spare: newClient(sim.addrs[o.nodes])}
+	b := &bench{o: o, sim: sim, m: m, fleet: newClient("tcp", m.addr), direct: newClient("tcp", sim.addrs[0]), spare: newClient("tcp", sim.addrs[o.nodes])}
 	fmt.Printf("%d nodes, %d containers each, on %s\n", o.nodes, o.containers, time.Now().Format(time.DateTime))
 	if err := b.awaitAll(ctx); err != nil {
 		return err
 	}
 	if o.soak > 0 {
 		return b.soak(ctx)
+	}
+	if o.nodes*o.containers > 10_000 { // its details take a while
+		if err := b.awaitQuiet(ctx); err != nil {
+			return err
+		}
 	}
 	for _, t := range o.tests {
 		if err := b.tests()[t](ctx); err != nil {

@@ -63,6 +63,29 @@ func (b *bench) awaitAll(ctx context.Context) error {
 	}
 }
 
+// awaitQuiet waits until the manager has read the details of all containers, and given back what that took.
+func (b *bench) awaitQuiet(ctx context.Context) error {
+	for range 60 {
+		before, err := b.m.cpu()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		after, err := b.m.cpu()
+		if err != nil {
+			return err
+		}
+		if after-before < 100*time.Millisecond && time.Since(b.m.began) > 20*time.Second {
+			return nil
+		}
+	}
+	return errors.New("the manager does not come to rest within a minute")
+}
+
 func healthy(i info) (n int) {
 	for _, line := range i.SystemStatus {
 		if strings.HasSuffix(strings.TrimSpace(line[0]), "Status") && line[1] == "Healthy" {
@@ -75,11 +98,19 @@ func healthy(i info) (n int) {
 func (b *bench) measureCold(ctx context.Context) error {
 	b.add("cold start, all nodes and containers known", b.cold.Seconds(), 12*float64(b.o.nodes*b.o.containers)/30000+0.5, "s")
 	b.add("  CPU", b.used.Seconds(), 0, "s")
+	if err := b.awaitQuiet(ctx); err != nil {
+		return err
+	}
 	rss, err := b.m.status("VmRSS")
 	if err != nil {
 		return err
 	}
-	b.add("  memory", float64(rss)/1024, 40+(4*float64(b.o.nodes*b.o.containers)+100*float64(b.o.nodes))/1024, "MiB")
+	used, err := b.m.inUse(ctx)
+	if err != nil {
+		return err
+	}
+	b.add("  memory, resident", float64(rss)/1024, 0, "MiB")
+	b.add("  memory in use", used/(1<<20), 20+(4*float64(b.o.nodes*b.o.containers)+100*float64(b.o.nodes))/1024, "MiB")
 	const idle = 5 * time.Second
 	before, err := b.m.cpu()
 	if err != nil {
@@ -176,7 +207,7 @@ func removeAll(ctx context.Context, c *client, ids []string) error {
 }
 
 func (b *bench) measureList(ctx context.Context) error {
-	body, err := b.fleet.body(ctx, "/containers/json?all=1")
+	body, err := b.fleet.body(ctx, version+"/containers/json?all=1")
 	if err != nil {
 		return err
 	}
@@ -246,7 +277,7 @@ func serveBytes(body []byte) (*client, func(), error) {
 		_, _ = w.Write(body) // the client is this program
 	})}
 	go func() { _ = s.Serve(l) }() // ends with Close
-	return newClient(l.Addr().String()), func() { _ = s.Close() }, nil
+	return newClient("tcp", l.Addr().String()), func() { _ = s.Close() }, nil
 }
 
 // reverseProxy is the reference of what a hop costs.
@@ -290,7 +321,7 @@ func (b *bench) measureInspect(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	proxy := newClient(strings.TrimSpace(line))
+	proxy := newClient("tcp", strings.TrimSpace(line))
 	var list []struct {
 		ID string `json:"Id"`
 	}

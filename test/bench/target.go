@@ -127,7 +127,31 @@ func (s *simulator) calls(ctx context.Context) (float64, error) {
 type manager struct {
 	child
 	addr  string
+	debug *client
 	began time.Time
+}
+
+// inUse is the memory that the manager needs, in bytes: heap and stacks after a garbage collection.
+func (m *manager) inUse(ctx context.Context) (float64, error) {
+	if _, err := m.debug.body(ctx, "/debug/pprof/heap?gc=1"); err != nil {
+		return 0, err
+	}
+	page, err := m.debug.body(ctx, "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	var sum float64
+	for line := range strings.Lines(string(page)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if name == "go_memstats_heap_inuse_bytes" || name == "go_memstats_stack_inuse_bytes" {
+			v, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				return 0, err
+			}
+			sum += v
+		}
+	}
+	return sum, nil
 }
 
 // startManager serves the engines and returns at once.
@@ -144,10 +168,10 @@ func startManager(ctx context.Context, binary, dir string, addrs []string) (*man
 	if err := l.Close(); err != nil { // berth takes the port that was free
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, binary, "-s", filepath.Join(dir, "store"), "serve", "--no-context", "-l", "warn", "-H", "tcp://"+addr, "file://"+list)
+	cmd := exec.CommandContext(ctx, binary, "-s", filepath.Join(dir, "store"), "serve", "--no-context", "-l", "warn", "-H", "tcp://"+addr, "--debug-socket", filepath.Join(dir, "debug.sock"), "file://"+list)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return &manager{child{cmd}, addr, time.Now()}, cmd.Start()
+	return &manager{child{cmd}, addr, newClient("unix", filepath.Join(dir, "debug.sock")), time.Now()}, cmd.Start()
 }
 
 func listenLoopback() (net.Listener, error) {
