@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"berth/internal/dockertest"
@@ -113,5 +114,15 @@ func TestVersionsOnTheWire(t *testing.T) {
 	}
 	if a := f.do("OPTIONS", "/v1.41/whatever", nil); a.status != 200 || len(a.body) != 0 {
 		t.Errorf("OPTIONS = %d %s, want an empty 200", a.status, a.body)
+	}
+}
+
+// The quick way to cut a version off is that of the expression.
+func TestVersionsAreCutAlike(t *testing.T) {
+	for _, path := range []string{"/v1.41/info", "/v1.41", "/v1.41/", "/v1/x", "/v.1/x", "/v1./x", "/v1..2/x", "/volumes/v1.2", "/v1.41x/info", "/v", "/v/", "/v1.41\n/x", "/v12.3/a/b\nc"} {
+		got, want := cutVersion(path), versioned.FindStringSubmatch(path)
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", path, got, want)
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unique"
 
 	"berth/internal/fleet"
 	"berth/internal/rawjson"
@@ -22,6 +23,7 @@ type listing struct {
 	size   bool
 	f      filters
 	tests  []test // of the filters that were given, all to be passed
+	labels []labelTest
 	before int64  // created before, in nanoseconds; 0 for no bound
 	since  int64
 	only   map[string]bool // by ID, where only the engines can tell; nil for all
@@ -29,6 +31,12 @@ type listing struct {
 }
 
 type rawValue = []byte
+
+// labelTest is a filter label=key=value. Compose asks with it all the time, so nodes keep what their containers have.
+type labelTest struct {
+	key  string
+	want fleet.Text
+}
 
 // test is one filter.
 type test func(n *fleet.Node, c *fleet.Container) bool
@@ -54,7 +62,7 @@ func listContainers(s *Server, w http.ResponseWriter, r *request) error {
 		if n.State != fleet.Healthy {
 			w.Header().Add("X-Berth-Partial", n.Name)
 		}
-		runs.add(n, match)
+		runs.add(n, l.labels, match)
 	}
 	return s.writeRows(w, runs, l)
 }
@@ -148,12 +156,16 @@ func (l *listing) parseExits() error {
 func (l *listing) parseLabels() error {
 	for _, v := range l.f["label"] {
 		key, want, hasValue := strings.Cut(v, "=")
+		if hasValue && key != fleet.LabelNode {
+			l.labels = append(l.labels, labelTest{key, unique.Make(want)})
+			continue
+		}
 		l.tests = append(l.tests, func(n *fleet.Node, c *fleet.Container) bool {
 			if key == fleet.LabelNode {
 				return !hasValue || n.Name == want
 			}
-			got, ok := c.Labels[key]
-			return ok && (!hasValue || got == want)
+			_, ok := c.Labels[key]
+			return ok
 		})
 	}
 	return nil

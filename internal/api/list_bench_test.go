@@ -84,7 +84,7 @@ func TestRunsMergeInOrder(t *testing.T) {
 					want = append(want, hit{-age, c.ID})
 				}
 			}
-			all.add(n.Seal(), even)
+			all.add(n.Seal(), nil, even)
 		}
 		slices.SortFunc(want, func(a, b hit) int {
 			if a.age != b.age {

@@ -13,27 +13,50 @@ import (
 
 // run is what one node adds to a list: the rest of its containers, by age, and the next of them that belongs into the list.
 type run struct {
-	next fleet.Aged
-	node *fleet.Node
-	rest []fleet.Aged
+	next   fleet.Aged
+	node   *fleet.Node
+	rest   []fleet.Aged
+	labels []column // of the rest
+}
+
+// column is a label that has to have a value.
+type column struct {
+	values []fleet.Text
+	want   fleet.Text
 }
 
 // advance goes to the next container that matches, and tells whether there is one. A nil match takes all, and looks at none.
 func (r *run) advance(match test) bool {
 	for i := range r.rest {
-		if match == nil || match(r.node, r.rest[i].Container) {
+		if r.labelled(i) && (match == nil || match(r.node, r.rest[i].Container)) {
 			r.next, r.rest = r.rest[i], r.rest[i+1:]
+			for k := range r.labels {
+				r.labels[k].values = r.labels[k].values[i+1:]
+			}
 			return true
 		}
 	}
 	return false
 }
 
+func (r *run) labelled(i int) bool {
+	for k := range r.labels {
+		if r.labels[k].values[i] != r.labels[k].want {
+			return false
+		}
+	}
+	return true
+}
+
 // runs merge the containers of many nodes into the order of the list, without sorting them: a heap, the youngest on top.
 type runs []run
 
-func (h *runs) add(n *fleet.Node, match test) {
-	r := run{node: n, rest: n.Facts().ByAge()}
+func (h *runs) add(n *fleet.Node, labels []labelTest, match test) {
+	f := n.Facts()
+	r := run{node: n, rest: f.ByAge()}
+	for _, l := range labels {
+		r.labels = append(r.labels, column{f.Column(l.key), l.want})
+	}
 	if r.advance(match) {
 		*h = append(*h, r)
 	}

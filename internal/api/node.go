@@ -183,13 +183,26 @@ func body(r *request) (*rawjson.Object, error) {
 	return o, nil
 }
 
+// usualBody is room for most answers of engines, which do not always say how long they are.
+const usualBody = 8 << 10
+
+func readWhole(res *http.Response) ([]byte, error) {
+	room := usualBody
+	if res.ContentLength > 0 && res.ContentLength < answerLimit {
+		room = int(res.ContentLength) + bytes.MinRead // which is what it asks for once more, to see the end
+	}
+	b := bytes.NewBuffer(make([]byte, 0, room))
+	_, err := b.ReadFrom(res.Body)
+	return b.Bytes(), err
+}
+
 // editBody replaces the JSON body of a successful answer.
 func editBody(edit func([]byte) ([]byte, error)) func(*http.Response) error {
 	return func(res *http.Response) error {
 		if res.StatusCode/100 != 2 {
 			return nil
 		}
-		b, err := io.ReadAll(res.Body)
+		b, err := readWhole(res)
 		if err != nil {
 			return fmt.Errorf("read the engine's answer: %w", err)
 		}

@@ -36,6 +36,7 @@ type Facts struct {
 	values    atomic.Pointer[labelValues]
 	images    atomic.Pointer[[]Text]
 	byAge     atomic.Pointer[[]Aged]
+	columns   atomic.Pointer[labelColumn]
 
 	exposed []Port // by containers on the host's network
 
@@ -81,6 +82,7 @@ func newFacts(n *Node, sum Sum, old *Facts) *Facts {
 	if old != nil && same(old.ofContainers, n.Containers) {
 		f.values.Store(old.values.Load())
 		f.byAge.Store(old.byAge.Load())
+		f.columns.Store(old.columns.Load())
 	}
 	if old != nil && same(old.ofImages, n.Images) {
 		f.images.Store(old.images.Load())
@@ -260,6 +262,41 @@ func (f *Facts) ByAge() []Aged {
 	})
 	f.byAge.Store(&as)
 	return as
+}
+
+// labelColumn is one label of all containers in the order of ByAge, and those of the labels asked for before.
+type labelColumn struct {
+	key    string
+	values []Text
+	next   *labelColumn
+}
+
+// noLabel stands in a column for a container without the label; no value holds it.
+var noLabel = unique.Make("\x00no label")
+
+// Column is the value that each container has for a label, in the order of ByAge. The slice must not be changed.
+func (f *Facts) Column(key string) []Text {
+	known := f.columns.Load()
+	kept := 1
+	for c := known; c != nil; c = c.next {
+		if c.key == key {
+			return c.values
+		}
+		kept++
+	}
+	as := f.ByAge()
+	c := &labelColumn{key: key, values: make([]Text, len(as)), next: known}
+	for i, a := range as {
+		c.values[i] = noLabel
+		if v, ok := a.Labels[key]; ok {
+			c.values[i] = unique.Make(v)
+		}
+	}
+	if kept > keptLabels {
+		c.next = nil // start again, rather than keep account of which were asked for last
+	}
+	f.columns.Store(c) // what a racing store loses is made again
+	return c.values
 }
 
 // labelValues is the different values of one container label on a node, and those of the labels asked for before.
