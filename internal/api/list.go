@@ -24,7 +24,7 @@ type listing struct {
 	f      filters
 	tests  []test // of the filters that were given, all to be passed
 	labels []labelTest
-	before int64  // created before, in nanoseconds; 0 for no bound
+	before int64 // created before, in nanoseconds; 0 for no bound
 	since  int64
 	only   map[string]bool // by ID, where only the engines can tell; nil for all
 	sizes  map[string][2]rawValue
