@@ -287,6 +287,29 @@ func TestBuildKitStreamsReachTheBuilder(t *testing.T) {
 	}
 }
 
+// As long as a build's stream is open its images may appear at any time, not only before somebody first looks.
+func TestAnOpenSessionMayBuildAgain(t *testing.T) {
+	f := newBuildKitFleet(t, 1)
+	conn, err := net.Dial("tcp", f.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "POST /session HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("session = %+v, %v, want 101", res, err)
+	}
+	for i := range 3 {
+		name := fmt.Sprintf("built:%d", i)
+		f.daemon("n1").AddImage(name)
+		if got := tagsIn(f.images(`{"reference":["` + name + `"]}`)); got != name {
+			t.Errorf("list after build %d = %q, want %s", i, got, name)
+		}
+	}
+}
+
 // h2c upgrades a connection, makes one HTTP/2 request over it and returns the node that answered.
 func (f *testFleet) h2c(path, say string) string {
 	f.t.Helper()

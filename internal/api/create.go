@@ -78,6 +78,7 @@ func createContainer(s *Server, w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	s.fleet.Settle(r.Context(), fleet.KindImage) // a tag that was moved beside us may be news that is not looked at yet
 	req, err := s.placement(r.Context(), c)
 	if err != nil {
 		return err

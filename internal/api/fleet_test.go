@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	"berth/internal/dockertest"
 	"berth/internal/engine"
 	"berth/internal/fleet"
+	"berth/internal/proxy"
 	"berth/internal/schedule"
 )
 
@@ -68,8 +70,9 @@ func (f *testFleet) serve(eps []engine.Endpoint) {
 	if f.timing == (engine.Timing{}) {
 		f.timing = testTiming()
 	}
+	tunnels := new(proxy.Tunnels)
 	f.cluster = cluster.New(cluster.Options{
-		Engine: engine.Options{APIMax: "1.51", FailureRetry: 3, Log: log, Timing: f.timing},
+		Engine: engine.Options{APIMax: "1.51", FailureRetry: 3, Log: log, Timing: f.timing, Tunnels: tunnels},
 		Policy: schedule.DefaultPolicy(), Backlog: 4096, Log: log, UniquePorts: f.ports,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -80,6 +83,9 @@ func (f *testFleet) serve(eps []engine.Endpoint) {
 	f.t.Cleanup(func() {
 		f.Close()
 		cancel()
+		if err := tunnels.Drain(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			f.t.Errorf("streams: %v", err)
+		}
 		if err := <-done; err != nil {
 			f.t.Errorf("cluster: %v", err)
 		}

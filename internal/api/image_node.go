@@ -16,6 +16,7 @@ import (
 // locateImage is findImage with an image found, too, that nobody told us of.
 func (s *Server) locateImage(ctx context.Context, ref string) (*image, error) {
 	s.settleBuilds(ctx)
+	s.fleet.Settle(ctx, fleet.KindImage)
 	img, err := s.findImage(ctx, ref)
 	if errors.As(err, new(*fleet.NotFoundError)) && s.seekImage(ctx, ref) {
 		return s.findImage(ctx, ref)

@@ -56,6 +56,7 @@ func (s *Server) forward(w http.ResponseWriter, r *request, n *fleet.Node, f for
 	}
 	return s.fleet.Forward(w, out, n.ID, proxy.Options{
 		Hijack: f.hijack,
+		Detach: f.hijack, // nothing is left to do for attach and exec when they end
 		Modify: f.before,
 		Header: func(h http.Header) {
 			s.headers(h)

@@ -41,14 +41,16 @@ type Options struct {
 	// Header has the last word on the headers that go to the client. In the head of a stream, Upgrade, Connection and
 	// Content-Type stay the engine's.
 	Header func(http.Header)
-	// Tunnels owns the streams, so that they can be drained at shutdown. With nil Forward stays with its stream.
+	// Tunnels counts the streams, so that they can be drained at shutdown. Nil is allowed.
 	Tunnels *Tunnels
+	// Detach leaves a stream that has begun to Tunnels, if there are any, and Forward returns: for callers who have nothing
+	// to do when it ends. It saves what the server holds for a connection.
+	Detach bool
 }
 
-// Forward moves r to the engine and the engine's answer to w; it returns when both directions have ended. A stream that has
-// begun belongs to o.Tunnels, if there are any, and Forward returns. An error means
-// that nothing was written to w and the caller answers. Once the answer has begun, a failure breaks the client's connection:
-// Forward panics with http.ErrAbortHandler, so that half an answer is never taken for a whole one.
+// Forward moves r to the engine and the engine's answer to w; it returns when both directions have ended, but for
+// o.Detach. An error means that nothing was written to w and the caller answers. Once the answer has begun, a failure breaks
+// the client's connection: Forward panics with http.ErrAbortHandler, so that half an answer is never taken for a whole one.
 func Forward(w http.ResponseWriter, r *http.Request, t Target, o Options) error {
 	switch {
 	case o.HTTP2:

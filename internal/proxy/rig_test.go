@@ -192,7 +192,7 @@ func newFront(t testing.TB, kind string, engine *link, o proxy.Options) *front {
 	t.Helper()
 	base, cancel := context.WithCancel(context.Background())
 	f := &front{link: listen(t, kind), tunnels: &proxy.Tunnels{}, errs: make(chan error, 1000), cancel: cancel}
-	o.Tunnels = f.tunnels
+	o.Tunnels, o.Detach = f.tunnels, o.Hijack
 	pool := proxy.NewTransport(engine.dial)
 	target := proxy.Target{Name: "n1", Transport: pool, Dial: engine.dial}
 	var running sync.WaitGroup

@@ -57,7 +57,7 @@ func forwardStream(w http.ResponseWriter, r *http.Request, t Target, o Options) 
 		return err
 	}
 	kept = true
-	return splice(w, r, engine, head, call.rest(), o.Tunnels)
+	return splice(w, r, engine, head, call.rest(), o)
 }
 
 // noAnswer prefers the reason why the connection was cut to what cutting it did.

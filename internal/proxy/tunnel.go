@@ -40,9 +40,10 @@ func newTunnel(client, engine net.Conn) *tunnel {
 	return &tunnel{client: client, engine: engine, peer: newPeer(client), outputDone: make(chan struct{})}
 }
 
-// splice takes the client's connection over and runs the tunnel until both directions have ended, or leaves it to its group.
+// splice takes the client's connection over and runs the tunnel until both directions have ended, or leaves it to the tunnels.
 // head and first are what the engine sent so far.
-func splice(w http.ResponseWriter, r *http.Request, engine net.Conn, head, first []byte, group *Tunnels) error {
+func splice(w http.ResponseWriter, r *http.Request, engine net.Conn, head, first []byte, o Options) error {
+	group := o.Tunnels
 	client, stdin, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		_ = engine.Close()
@@ -69,7 +70,7 @@ func splice(w http.ResponseWriter, r *http.Request, engine net.Conn, head, first
 		defer engine.Close()
 		t.run(early, first, stallCheck)
 	}
-	if group == nil {
+	if group == nil || !o.Detach {
 		defer left()
 		run()
 		return nil
