@@ -14,6 +14,7 @@ import (
 	"github.com/distribution/reference"
 
 	"berth/internal/fleet"
+	"berth/internal/rawjson"
 )
 
 // eventPatience is how long a reader of events may take nothing at all. One that is merely slow is cut off by its queue.
@@ -219,7 +220,11 @@ func matchAction(want, action string) bool {
 
 // matchActor compares with the beginning of the actor's ID or name, whatever the actor is: so do engines.
 func matchActor(want string, ev *fleet.Event) bool {
-	return strings.HasPrefix(ev.ActorID, want) || strings.HasPrefix(ev.Attributes["name"], want)
+	if strings.HasPrefix(ev.ActorID, want) {
+		return true
+	}
+	name, _ := rawjson.Text(ev.Attributes, "name")
+	return strings.HasPrefix(name, want)
 }
 
 // matchEventNode takes a node's name, its ID, or its engine's ID.
@@ -234,7 +239,7 @@ func matchEventImage(want string, ev *fleet.Event) bool {
 	if ev.Type == "image" {
 		key = "name"
 	}
-	name := ev.Attributes[key]
+	name, _ := rawjson.Text(ev.Attributes, key)
 	return want == ev.ActorID || want == name || want == withoutTag(ev.ActorID) || want == withoutTag(name)
 }
 
@@ -252,7 +257,6 @@ func eventLabel(ev *fleet.Event) func(string) (string, bool) {
 		if k == fleet.LabelNode || k == "node.name" {
 			return ev.Node, true
 		}
-		v, ok := ev.Attributes[k]
-		return v, ok
+		return rawjson.Text(ev.Attributes, k)
 	}
 }

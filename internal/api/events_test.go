@@ -19,6 +19,7 @@ import (
 
 	"berth/internal/dockertest"
 	"berth/internal/fleet"
+	"berth/internal/rawjson"
 )
 
 // eventReader is a client of GET /events.
@@ -263,13 +264,13 @@ func TestReplayTrustsNoClock(t *testing.T) {
 func TestMatchEvent(t *testing.T) {
 	events := map[string]*fleet.Event{
 		"start": {NodeID: "E1|10.0.0.1:2375", Node: "n1", Type: "container", Action: "start", ActorID: "abc1", Scope: "local",
-			Attributes: map[string]string{"name": "web_1", "image": "busybox:1", "project": "p"}},
+			Attributes: attributesOf(map[string]string{"name": "web_1", "image": "busybox:1", "project": "p"})},
 		"exec": {NodeID: "E2|x", Node: "n2", Type: "container", Action: "exec_start: sh -c x", ActorID: "abd2", Scope: "local",
-			Attributes: map[string]string{"name": "db", "image": "localhost:5000/a/b@sha256:" + strings.Repeat("0", 64)}},
-		"ill":  {Node: "n2", Type: "container", Action: "health_status: unhealthy", ActorID: "abd2", Scope: "local", Attributes: map[string]string{"name": "db", "image": "busybox"}},
-		"pull": {Node: "n1", Type: "image", Action: "pull", ActorID: "busybox:latest", Scope: "local", Attributes: map[string]string{"name": "busybox"}},
-		"join": {Node: "n1", Type: "network", Action: "connect", ActorID: "fff", Scope: "swarm", Attributes: map[string]string{"name": "web_default", "container": "abc1"}},
-		"new":  {Node: "n3", Type: "daemon", Action: "engine_connect", ActorID: "E3", Scope: "local", Attributes: map[string]string{"name": "n3"}},
+			Attributes: attributesOf(map[string]string{"name": "db", "image": "localhost:5000/a/b@sha256:" + strings.Repeat("0", 64)})},
+		"ill":  {Node: "n2", Type: "container", Action: "health_status: unhealthy", ActorID: "abd2", Scope: "local", Attributes: attributesOf(map[string]string{"name": "db", "image": "busybox"})},
+		"pull": {Node: "n1", Type: "image", Action: "pull", ActorID: "busybox:latest", Scope: "local", Attributes: attributesOf(map[string]string{"name": "busybox"})},
+		"join": {Node: "n1", Type: "network", Action: "connect", ActorID: "fff", Scope: "swarm", Attributes: attributesOf(map[string]string{"name": "web_default", "container": "abc1"})},
+		"new":  {Node: "n3", Type: "daemon", Action: "engine_connect", ActorID: "E3", Scope: "local", Attributes: attributesOf(map[string]string{"name": "n3"})},
 	}
 	for filter, want := range map[string]string{
 		`{}`:                                   "exec ill join new pull start",
@@ -394,3 +395,5 @@ func quietServer(h http.Handler) *httptest.Server {
 	s.Start()
 	return s
 }
+
+func attributesOf(a map[string]string) []byte { return rawjson.Encode(a) }

@@ -14,6 +14,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"berth/internal/fleet"
+	"berth/internal/rawjson"
 )
 
 // imageIndex remembers what the snapshot does not tell of images: which node wrote a reference last, and for whom an image
@@ -334,7 +335,8 @@ func (j *judge) lastEvent(ctx context.Context, tag string, found []fleet.ImageRe
 func writes(ev fleet.Event, tag, id string) bool {
 	switch ev.Action {
 	case "tag":
-		return ev.Attributes["name"] == tag
+		name, _ := rawjson.Text(ev.Attributes, "name")
+		return name == tag
 	case "pull":
 		return ev.ActorID == tag
 	case "load", "import":

@@ -32,7 +32,7 @@ type Source interface {
 
 // Options of a cluster.
 type Options struct {
-	Engine engine.Options // Name, Publish and Event are filled in here
+	Engine engine.Options // Name, Publish, Event, Nodes and EventRate are filled in here
 	Policy schedule.Policy
 	// CreateRetry is how often a create that an engine refused with a server error is tried again, elsewhere if possible.
 	CreateRetry int
@@ -61,8 +61,9 @@ type Cluster struct {
 	pub     sync.RWMutex // guards what publishing changes: engines, abandoned, and the order of snapshots
 	engines map[string]*engine.Engine
 
-	seats seats
-	work  sync.WaitGroup // what publishing set off
+	seats  seats
+	doubts doubts
+	work   sync.WaitGroup // what publishing and doubts set off
 
 	looked   chan struct{} // closed when every engine of the sources' first sets was tried
 	lookOnce sync.Once
@@ -87,6 +88,7 @@ func New(o Options) *Cluster {
 		o: o, members: map[string]*member{}, sets: map[int][]engine.Endpoint{}, names: map[string]string{},
 		engines: map[string]*engine.Engine{}, hub: newHub(o.Backlog), seats: newSeats(), looked: make(chan struct{}),
 	}
+	c.doubts.c = c
 	c.snapshot.Store(new(fleet.Snapshot))
 	c.changed.Store(time.Now().UnixNano())
 	return c
@@ -105,6 +107,7 @@ func (c *Cluster) Run(ctx context.Context, sources ...Source) error {
 	}
 	err := g.Wait()
 	c.leaveAll()
+	c.doubts.close()
 	c.work.Wait()
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
@@ -178,6 +181,7 @@ func (c *Cluster) join(ctx context.Context, ep engine.Endpoint) *member {
 	o.Name = c.name
 	o.Publish = func(n *fleet.Node) { c.publish(m, n) }
 	o.Event = c.hub.publish
+	o.EventRate = func() int { return c.hub.rate.rate(time.Now()) }
 	o.Nodes = func() int { return len(c.Snapshot().Nodes()) }
 	m.engine = engine.New(ep, o)
 	c.o.Log.Info("node joins", "name", ep.Name, "addr", ep.Addr)

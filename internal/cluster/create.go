@@ -56,7 +56,6 @@ func (c *Cluster) Create(ctx context.Context, r *schedule.Request, b build) (*ht
 	if ask.Seed == 0 && ask.Name == "" {
 		ask.Seed = mathrand.Uint64() // or all that have no name would be the same to the scheduler
 	}
-	doubts := &doubts{c: c}
 	refused := 0
 	for try := 0; ; try++ {
 		n, err := c.choose(ctx, seat, &ask)
@@ -66,7 +65,7 @@ func (c *Cluster) Create(ctx context.Context, r *schedule.Request, b build) (*ht
 		swarmID := newID()
 		res, err := c.createOn(ctx, n, swarmID, func() (*http.Request, error) {
 			return b(n, name, swarmID, c.claimer(seat, &ask))
-		}, doubts)
+		})
 		switch {
 		case err == nil && res.StatusCode == http.StatusConflict && try < tries && r.Name == "":
 			name = c.rename(seat, name) // somebody took it on that very node
@@ -91,7 +90,7 @@ func (c *Cluster) Create(ctx context.Context, r *schedule.Request, b build) (*ht
 				return nil, n, err
 			}
 			ask.Exclude[n.ID] = "did not answer"
-			doubts.add(ctx, ask.Exclude)
+			c.doubts.add(ctx, ask.Exclude)
 		}
 		c.o.Log.Warn("create is tried elsewhere", "container", r.Name, "node", n.Name, "error", err)
 	}
@@ -168,7 +167,7 @@ func (c *Cluster) view(except uint64) schedule.View {
 
 // createOn sends the create to one node. If the engine may have carried it out although it did not say so, what it made is
 // removed when it shows.
-func (c *Cluster) createOn(ctx context.Context, n *fleet.Node, swarmID string, b func() (*http.Request, error), d *doubts) (*http.Response, error) {
+func (c *Cluster) createOn(ctx context.Context, n *fleet.Node, swarmID string, b func() (*http.Request, error)) (*http.Response, error) {
 	e, err := c.engineOf(n.ID)
 	if err != nil {
 		return nil, &engine.UnreachableError{Node: n.Name, Err: err}
@@ -180,7 +179,7 @@ func (c *Cluster) createOn(ctx context.Context, n *fleet.Node, swarmID string, b
 	// The engine finishes what it began even if the client leaves, and the answer tells us what to remove then.
 	work, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), createLimit, fmt.Errorf("no answer within %s", createLimit))
 	defer cancel()
-	work, stop := watch(work, ctx, e, n.Name, d)
+	work, stop := c.doubts.watch(work, ctx, e, n.Name)
 	res, err := e.Do(work, req)
 	if err == nil {
 		err = buffer(res)

@@ -2,9 +2,11 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"berth/internal/fleet"
@@ -25,6 +27,37 @@ type hub struct {
 	readers map[*reader]struct{}
 	cut     int // readers that fell too far behind
 	closed  bool
+	rate    meter
+}
+
+// meter counts what comes in a second.
+type meter struct {
+	second atomic.Int64 // the current one, since 1970
+	n      atomic.Int64 // in it so far
+	last   atomic.Int64 // in the one before
+}
+
+// add counts one. Those that come while a second ends may be counted in either.
+func (m *meter) add(now time.Time) {
+	if at, was := now.Unix(), m.second.Load(); at != was && m.second.CompareAndSwap(was, at) {
+		n := m.n.Swap(0)
+		if at != was+1 {
+			n = 0
+		}
+		m.last.Store(n)
+	}
+	m.n.Add(1)
+}
+
+// rate is how many came in the last whole second, or in this one if that is more already.
+func (m *meter) rate(now time.Time) int {
+	switch now.Unix() - m.second.Load() {
+	case 0:
+		return int(max(m.last.Load(), m.n.Load()))
+	case 1:
+		return int(m.n.Load())
+	}
+	return 0
 }
 
 type reader struct {
@@ -40,6 +73,7 @@ func newHub(size int) *hub {
 
 // publish hands one event to all readers, never waiting for any.
 func (h *hub) publish(ev fleet.Event) {
+	h.rate.add(time.Now())
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.seq++
@@ -110,13 +144,14 @@ func ownEvent(n *fleet.Node, kind, action, actor string, attributes map[string]s
 			a[k] = v
 		}
 	}
+	all := json.RawMessage(rawjson.Encode(a))
 	raw := rawjson.Encode(map[string]any{
 		"status": action, "id": actor, "from": "berth", "Type": kind, "Action": action, "scope": "local",
-		"Actor": map[string]any{"ID": actor, "Attributes": a},
+		"Actor": map[string]any{"ID": actor, "Attributes": all},
 		"time":  at.Unix(), "timeNano": at.UnixNano(),
 		"node": map[string]string{"Name": n.Name, "Id": n.ID, "Addr": n.Addr, "Ip": n.IP},
 	})
-	return fleet.Event{NodeID: n.ID, Node: n.Name, Type: kind, Action: action, ActorID: actor, Attributes: a, Scope: "local", TimeNano: at.UnixNano(), Raw: raw}
+	return fleet.Event{NodeID: n.ID, Node: n.Name, Type: kind, Action: action, ActorID: actor, Attributes: all, Scope: "local", TimeNano: at.UnixNano(), Raw: raw}
 }
 
 // addrHost is the host of an address, and addrWord the whole of it, in characters that a node name may have.

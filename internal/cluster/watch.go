@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -22,7 +23,7 @@ const (
 
 // watch ends the returned context when the engine stops answering pings while a create waits for it, or some time after the
 // client has left. A create that is quick costs two timers and no goroutine.
-func watch(work, client context.Context, e *engine.Engine, node string, d *doubts) (context.Context, func()) {
+func (d *doubts) watch(work, client context.Context, e *engine.Engine, node string) (context.Context, func()) {
 	work, cancel := context.WithCancelCause(work)
 	var looking sync.WaitGroup
 	var once sync.Once
@@ -30,7 +31,7 @@ func watch(work, client context.Context, e *engine.Engine, node string, d *doubt
 	look := func() {
 		once.Do(func() {
 			defer looking.Done()
-			watching(work, client, cancel, e, node, d)
+			d.watching(work, client, cancel, e, node)
 		})
 	}
 	slow := time.AfterFunc(slowCreate, look)
@@ -44,9 +45,9 @@ func watch(work, client context.Context, e *engine.Engine, node string, d *doubt
 	}
 }
 
-func watching(work, client context.Context, cancel context.CancelCauseFunc, e *engine.Engine, node string, d *doubts) {
+func (d *doubts) watching(work, client context.Context, cancel context.CancelCauseFunc, e *engine.Engine, node string) {
 	for {
-		patience := time.AfterFunc(pingPatience, func() { d.start(client) })
+		patience := time.AfterFunc(pingPatience, func() { d.start() })
 		err := e.Ping(work, pingLimit)
 		patience.Stop()
 		if err != nil && work.Err() == nil {
@@ -71,43 +72,89 @@ func watching(work, client context.Context, cancel context.CancelCauseFunc, e *e
 	}
 }
 
-// doubts are about all the other nodes when one turns out to be hung: what took it away may have taken others,
-// and the client cannot wait for each in turn.
+// doubts are about all the other nodes when one turns out to be hung: what took it away may have taken others, and a client
+// cannot wait for each in turn. All creates share one round of pings: where the manager itself is slow, each would begin one.
 type doubts struct {
-	c    *Cluster
-	once sync.Once
-	wg   sync.WaitGroup
+	c *Cluster
 
-	mu    sync.Mutex
-	quiet []string // node IDs
+	mu     sync.Mutex
+	round  *round
+	closed bool
 }
 
-// start pings every healthy node, all at once.
-func (d *doubts) start(ctx context.Context) {
-	d.once.Do(func() {
-		for _, n := range d.c.Snapshot().Nodes() {
-			e, err := d.c.engineOf(n.ID)
-			if n.State != fleet.Healthy || err != nil {
-				continue
-			}
-			d.wg.Go(func() {
-				if e.Ping(ctx, pingLimit) == nil {
-					return
-				}
-				e.Suspect()
-				d.mu.Lock()
-				defer d.mu.Unlock()
-				d.quiet = append(d.quiet, n.ID)
-			})
+// freshRound is how long what a round has found is good enough for another create.
+const freshRound = 2 * time.Second
+
+// round is one ping of every healthy node.
+type round struct {
+	done  chan struct{}
+	ended time.Time         // good once done is closed
+	quiet map[string]string // node IDs and why they are excluded; likewise
+}
+
+// start joins the round that is under way or has just ended, or begins one.
+func (d *doubts) start() *round {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r := d.round; r != nil && !r.over() {
+		return r
+	}
+	r := &round{done: make(chan struct{}), quiet: map[string]string{}}
+	d.round = r
+	if d.closed {
+		close(r.done)
+	} else {
+		d.c.work.Go(func() { d.ask(r) })
+	}
+	return r
+}
+
+// close lets no round begin any more.
+func (d *doubts) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+}
+
+func (r *round) over() bool {
+	select {
+	case <-r.done:
+		return time.Since(r.ended) > freshRound
+	default:
+		return false
+	}
+}
+
+// ask pings all at once: those that hang must not make the others wait.
+func (d *doubts) ask(r *round) {
+	var mu sync.Mutex
+	var pings sync.WaitGroup
+	for _, n := range d.c.Snapshot().Nodes() {
+		e, err := d.c.engineOf(n.ID)
+		if n.State != fleet.Healthy || err != nil {
+			continue
 		}
-	})
+		pings.Go(func() {
+			if e.Ping(context.Background(), pingLimit) == nil {
+				return
+			}
+			e.Suspect()
+			mu.Lock()
+			defer mu.Unlock()
+			r.quiet[n.ID] = "did not answer"
+		})
+	}
+	pings.Wait()
+	r.ended = time.Now()
+	close(r.done)
 }
 
 // add excludes those that did not answer.
 func (d *doubts) add(ctx context.Context, exclude map[string]string) {
-	d.start(ctx)
-	d.wg.Wait()
-	for _, id := range d.quiet {
-		exclude[id] = "did not answer"
+	r := d.start()
+	select {
+	case <-r.done:
+		maps.Copy(exclude, r.quiet)
+	case <-ctx.Done():
 	}
 }

@@ -19,6 +19,10 @@ type debt struct {
 const (
 	// settle is how long what an event tells of waits for the other events of the same change, and for those of others.
 	settle = 100 * time.Millisecond
+	// settleMost is how long it may wait where so much happens that looking would be most of the manager's work.
+	settleMost = 2 * time.Second
+	// calmRate is how many events a second a fleet may have without any waiting longer.
+	calmRate = 100
 	// promise is how long a new container waits for its start, which is what most are made for.
 	promise = time.Second
 	// rowsAtOnce bounds how many containers are asked for in one call: their IDs stand in its URL.
@@ -42,16 +46,25 @@ func (e *Engine) Changing(kind fleet.Kind, id string) (changed func()) {
 		if e.changing[key]--; e.changing[key] == 0 {
 			delete(e.changing, key)
 		}
-		e.owe(key, false, settle)
+		e.owe(key, false, e.settle())
 		e.count()
 	})
+}
+
+// settle grows with the rate of the whole fleet's events, so that a busy one's refreshes are fewer and see more at once. Who
+// wants to see sooner does, by Settle.
+func (e *Engine) settle() time.Duration {
+	if e.o.EventRate == nil {
+		return settle
+	}
+	return min(settleMost, max(settle, settle*time.Duration(e.o.EventRate())/calmRate))
 }
 
 // later asks for a refresh in a moment.
 func (e *Engine) later(kind fleet.Kind, id string, details bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.owe(objectOf(kind, id), details, settle)
+	e.owe(objectOf(kind, id), details, e.settle())
 }
 
 // owe notes a debt. The caller holds mu.

@@ -51,6 +51,8 @@ type Options struct {
 	Observe func(kind string, took time.Duration, err error)
 	// Nodes is how many nodes the fleet has; nil for few.
 	Nodes func() int
+	// EventRate is how many events the fleet has had in the last second; nil for few.
+	EventRate func() int
 	// Limit bounds the background calls of all engines together. nil for no bound.
 	Limit chan struct{}
 	// APIMax is the newest API version that we speak.

@@ -2,12 +2,12 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,25 +20,30 @@ import (
 type cursor struct {
 	nano int64
 	// seen are the events of that very nanosecond, since `since` is inclusive.
-	seen map[string]bool
+	seen []eventKey
 }
 
+type eventKey struct{ kind, action, actor string }
+
 // fresh notes an event and tells whether it is new.
-func (c *cursor) fresh(nano int64, key string) bool {
+func (c *cursor) fresh(nano int64, key eventKey) bool {
 	switch {
 	case nano < c.nano:
 		// Engines stamp events before they queue them, so the order of two close ones may be off; only a replay repeats.
 		return true
 	case nano == c.nano:
-		if c.seen[key] {
+		if slices.Contains(c.seen, key) {
 			return false
 		}
 	default:
-		c.nano, c.seen = nano, map[string]bool{}
+		c.nano, c.seen = nano, c.seen[:0]
 	}
-	c.seen[key] = true
+	c.seen = append(c.seen, key)
 	return true
 }
+
+// eventLimit is how long one event may be: its attributes hold all labels of a container.
+const eventLimit = 4 << 20
 
 // stream is an open event stream.
 type stream struct {
@@ -47,6 +52,7 @@ type stream struct {
 	// replayUntil is when the engine subscribed us, by its own clock: what is older was told before or is in the lists.
 	replayUntil int64
 	resumeFrom  int64
+	dress       dress
 }
 
 func (s *stream) close() {
@@ -94,10 +100,10 @@ func (e *Engine) openEvents(ctx context.Context, p *probed) (*stream, error) {
 func (s *stream) follow(ctx context.Context, e *Engine) error {
 	stop := context.AfterFunc(ctx, s.close)
 	defer stop()
-	d := json.NewDecoder(s.body)
+	events := rawjson.NewStream(s.body, eventLimit)
 	for {
-		var raw json.RawMessage
-		if err := d.Decode(&raw); err != nil {
+		raw, err := events.Next()
+		if err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -115,12 +121,12 @@ func (s *stream) follow(ctx context.Context, e *Engine) error {
 
 // event handles one line.
 func (e *Engine) event(raw []byte, s *stream) error {
-	ev, err := e.parseEvent(raw)
+	ev, err := s.dress.event(e.Node(), raw)
 	if err != nil {
-		return err
+		return fmt.Errorf("event stream: %w", err)
 	}
 	e.mu.Lock()
-	fresh := e.cursor.fresh(ev.TimeNano, ev.Type+" "+ev.Action+" "+ev.ActorID)
+	fresh := e.cursor.fresh(ev.TimeNano, eventKey{ev.Type, ev.Action, ev.ActorID})
 	e.mu.Unlock()
 	if !fresh {
 		return nil
@@ -134,54 +140,6 @@ func (e *Engine) event(raw []byte, s *stream) error {
 	}
 	e.apply(ev)
 	return nil
-}
-
-// parseEvent reads what is needed and adds the node to the line: attributes node.name, node.id, node.addr and node.ip and
-// the object "node", as classic Swarm did, and the attribute berth.node.
-func (e *Engine) parseEvent(raw []byte) (fleet.Event, error) {
-	o, err := rawjson.ParseTrusted(raw)
-	if err != nil {
-		return fleet.Event{}, fmt.Errorf("event stream: %w", err)
-	}
-	actor, err := o.Object("Actor")
-	if err != nil {
-		return fleet.Event{}, fmt.Errorf("event stream: %w", err)
-	}
-	attributes, err := actor.Object("Attributes")
-	if err != nil {
-		return fleet.Event{}, fmt.Errorf("event stream: %w", err)
-	}
-	at, err := eventTime(o)
-	if err != nil {
-		return fleet.Event{}, fmt.Errorf("event stream: %w", err)
-	}
-	n := e.Node()
-	ev := fleet.Event{
-		NodeID: n.ID, Node: n.Name, Type: o.Text("Type"), Action: o.Text("Action"), ActorID: actor.Text("ID"),
-		Attributes: attributes.Texts(), Scope: o.Text("scope"), TimeNano: at,
-	}
-	for _, a := range [...][2]string{{fleet.LabelNode, n.Name}, {"node.name", n.Name}, {"node.id", n.ID}, {"node.addr", n.Addr}, {"node.ip", n.IP}} {
-		attributes.Set(a[0], a[1])
-	}
-	actor.Set("Attributes", attributes)
-	o.Set("Actor", actor)
-	node := new(rawjson.Object)
-	for _, f := range [...][2]string{{"Name", n.Name}, {"Id", n.ID}, {"Addr", n.Addr}, {"Ip", n.IP}} {
-		node.Set(f[0], f[1])
-	}
-	o.Set("node", node)
-	ev.Raw = o.Bytes()
-	return ev, nil
-}
-
-// eventTime is timeNano, or time where an engine gives no more.
-func eventTime(o *rawjson.Object) (int64, error) {
-	var nano, seconds int64
-	if err := o.Decode("timeNano", &nano); err != nil || nano != 0 {
-		return nano, err
-	}
-	err := o.Decode("time", &seconds)
-	return seconds * int64(time.Second), err
 }
 
 // note keeps the times that an event tells, which no list does.
@@ -200,12 +158,17 @@ func (e *Engine) note(ev fleet.Event) {
 		h.started = at
 	case "die":
 		h.finished = at
-		exit, err := strconv.Atoi(ev.Attributes["exitCode"])
+		exit, err := strconv.Atoi(attribute(ev, "exitCode"))
 		h.exit, h.hasExit = exit, err == nil
 	default:
 		return
 	}
 	e.hints[ev.ActorID] = h
+}
+
+func attribute(ev fleet.Event, key string) string {
+	text, _ := rawjson.Text(ev.Attributes, key)
+	return text
 }
 
 // apply refreshes what the event says has changed, unless it is known already.
@@ -235,7 +198,7 @@ func (e *Engine) applyContainer(ev fleet.Event) {
 	case "destroy":
 		e.remove(ev.ActorID)
 	case "exec_create":
-		e.addExec(ev.ActorID, ev.Attributes["execID"])
+		e.addExec(ev.ActorID, attribute(ev, "execID"))
 	case "commit":
 		e.later(fleet.KindImage, "", false)
 	case "create":
@@ -278,7 +241,7 @@ func (e *Engine) knownStart(ev fleet.Event) bool {
 func (e *Engine) applyNetwork(ev fleet.Event) {
 	switch ev.Action {
 	case "connect", "disconnect":
-		id := ev.Attributes["container"]
+		id := attribute(ev, "container")
 		if id == "" || ev.Action == "connect" && e.attached(id, ev.ActorID) {
 			return
 		}

@@ -18,7 +18,7 @@ func (e *Engine) Promise(c fleet.Container) error {
 	defer e.mu.Unlock()
 	_, gone := e.marks[c.ID]
 	if _, listed := e.node.Find(c.ID); listed || gone {
-		e.owe(object{fleet.KindContainer, c.ID}, false, settle) // others were quicker, and have seen more
+		e.owe(object{fleet.KindContainer, c.ID}, false, e.settle()) // others were quicker, and have seen more
 		return nil
 	}
 	at := e.hints[c.ID].created

@@ -85,9 +85,9 @@ func (e *Engine) keepPinging(ctx context.Context) error {
 }
 
 // A fleet of up to so many nodes has its pings as often as Timing says; in larger ones they are rarer, but no more than so
-// much: a thousand nodes are to cost a manager at rest next to nothing.
+// much: thousands of nodes are to cost a manager at rest next to nothing.
 const (
-	pingFleet   = 400
+	pingFleet   = 800
 	pingStretch = 2.5
 )
 

@@ -207,7 +207,7 @@ type Event struct {
 	Type       string // container, image, …
 	Action     string
 	ActorID    string
-	Attributes map[string]string
+	Attributes []byte // a JSON object, part of Raw as a rule
 	Scope      string
 	TimeNano   int64
 	Raw        []byte // the line with the node's attributes added

@@ -202,28 +202,8 @@ func (o *Object) Cut(key string) (head, tail []byte, err error) {
 
 // Text returns the value of key if it is a string, or else "".
 func (o *Object) Text(key string) string {
-	raw := o.Get(key)
-	if len(raw) < 2 || raw[0] != '"' {
-		return ""
-	}
-	text, err := unquote(raw)
-	if err != nil {
-		return ""
-	}
+	text, _ := String(o.Get(key))
 	return text
-}
-
-// Texts returns the fields whose values are strings.
-func (o *Object) Texts() map[string]string {
-	texts := make(map[string]string, len(o.fields))
-	for i := range o.fields {
-		if f := &o.fields[i]; len(f.value) >= 2 && f.value[0] == '"' {
-			if text, err := unquote(f.value); err == nil {
-				texts[f.key] = text
-			}
-		}
-	}
-	return texts
 }
 
 // Source is the text that was given to Parse, or what the object encodes to if there was none.

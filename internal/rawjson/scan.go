@@ -1,6 +1,7 @@
 package rawjson
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,15 +37,22 @@ func (s *scanner) take(c byte) bool {
 }
 
 func (s *scanner) object(each func(key string, value []byte) error) error {
+	return s.members(func(raw, value []byte) error {
+		key, err := unquoted(raw)
+		if err != nil {
+			return err
+		}
+		return each(string(key), value)
+	})
+}
+
+// members is object with the keys as they are written, in their quotes.
+func (s *scanner) members(each func(key, value []byte) error) error {
 	if !s.take('{') {
 		return ErrNotObject
 	}
 	for !s.take('}') {
-		raw, err := s.text()
-		if err != nil {
-			return err
-		}
-		key, err := unquote(raw)
+		key, err := s.text()
 		if err != nil {
 			return err
 		}
@@ -162,12 +170,16 @@ func (s *scanner) broken() error {
 }
 
 func unquote(raw []byte) (string, error) {
-	for _, c := range raw {
-		if c == '\\' {
-			var key string
-			err := json.Unmarshal(raw, &key)
-			return key, err
-		}
+	b, err := unquoted(raw)
+	return string(b), err
+}
+
+// unquoted is what a string says. Without escapes it is part of raw.
+func unquoted(raw []byte) ([]byte, error) {
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return raw[1 : len(raw)-1], nil
 	}
-	return string(raw[1 : len(raw)-1]), nil
+	var text string
+	err := json.Unmarshal(raw, &text)
+	return []byte(text), err
 }
