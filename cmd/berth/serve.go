@@ -233,26 +233,23 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	if err != nil {
 		return err
 	}
-	traces, err := tracing.New(ctx, release)
-	if err != nil {
-		return err
-	}
 	id, err := p.endpointID()
 	if err != nil {
 		return err
 	}
 	options := api.Options{Version: release, APIMax: o.apiMax, ID: id, CORS: o.cors, Log: log, Ready: c.Looked()}
-	e := &serving{cluster: c, sources: sources, listeners: listeners, tunnels: tunnels, watchers: watchers, traces: traces, log: log}
+	e := &serving{cluster: c, sources: sources, listeners: listeners, tunnels: tunnels, watchers: watchers, log: log}
 	if o.socket == socketFleet {
 		if e.relays, err = newRelays(c, log); err != nil {
 			return err
 		}
 		options.Sockets, e.listeners = e.relays, append(listeners, e.relays)
 	}
-	e.handler = traces.Handler(api.New(c, options))
 	if err := p.offerContext(o, log); err != nil {
 		return err
 	}
+	e.traces = tracing.New(ctx, release, log) // run closes it
+	e.handler = e.traces.Handler(api.New(c, options))
 	return e.run(ctx)
 }
 

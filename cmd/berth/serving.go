@@ -174,8 +174,18 @@ func (e *serving) shutdown(server *http.Server) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = server.Close()
 	}
-	if lost := e.traces.Close(ctx); lost != nil {
-		e.log.Info("traces were lost", "reason", lost)
-	}
+	e.flush()
 	return err
+}
+
+// flushLimit is how long the last traces have to reach their collector. It is not a part of the clients' time, which one open
+// stream uses up.
+const flushLimit = time.Second
+
+func (e *serving) flush() {
+	ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
+	defer cancel()
+	if err := e.traces.Close(ctx); err != nil {
+		e.log.Warn("traces were lost", "reason", err)
+	}
 }
