@@ -264,7 +264,7 @@ func (p *program) clusterOptions(o *serveOptions, log *slog.Logger, tunnels *pro
 		Engine: engine.Options{
 			APIMax: o.apiMax, FailureRetry: o.failureRetry, Timing: timing, Log: log, Tunnels: tunnels, Limit: make(chan struct{}, 256), Observe: counts.Called,
 		},
-		Policy: o.policy, CreateRetry: o.createRetry, Backlog: o.backlog, Log: log, UniquePorts: ports, Placed: counts.Placed,
+		Policy: o.policy, CreateRetry: o.createRetry, Backlog: o.backlog, Log: log, UniquePorts: ports, Placed: counts.Placed, Told: counts.Told,
 	}
 }
 
