@@ -230,6 +230,9 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	c := cluster.New(p.clusterOptions(o, log, tunnels, counts))
 	counts.Follow(c)
 	watchers, err := o.watchers(ctx, counts.Mux(c, c.Looked()))
+	for _, w := range watchers {
+		defer w.Close() //nolint:errcheck // its server closes it first
+	}
 	if err != nil {
 		return err
 	}

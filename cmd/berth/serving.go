@@ -9,6 +9,7 @@ import (
 	"net/http/pprof"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -39,21 +40,22 @@ type watcher struct {
 	handler http.Handler
 }
 
-// watchers opens the listeners of --metrics-addr and --debug-socket.
-func (o *serveOptions) watchers(ctx context.Context, mux *http.ServeMux) ([]watcher, error) {
-	var all []watcher
+// watchers opens the listeners of --metrics-addr and --debug-socket. Those that are open when there is an error, too, are the
+// caller's to close.
+func (o *serveOptions) watchers(ctx context.Context, mux *http.ServeMux) (all []watcher, err error) {
 	if o.metricsAddr != "" {
-		l, err := openTCP(ctx, o.metricsAddr, &o.tls, o.tls.verify, "--metrics-addr beyond this computer needs mutual TLS, since it tells how the fleet is: "+
+		l, err := openTCP(ctx, "--metrics-addr ", o.metricsAddr, &o.tls, o.tls.verify, "beyond this computer it needs mutual TLS, since it tells how the fleet is: "+
 			"give --tlsverify with --tlscacert, --tlscert and --tlskey, or listen on 127.0.0.1")
 		if err != nil {
-			return nil, err
+			return all, err
 		}
 		all = append(all, watcher{l, mux})
 	}
 	if o.debugSocket != "" {
-		l, err := listenUnix(ctx, o.debugSocket)
+		path := strings.TrimPrefix(o.debugSocket, "unix://")
+		l, err := openUnix(ctx, "--debug-socket "+path, path)
 		if err != nil {
-			return nil, err
+			return all, err
 		}
 		all = append(all, watcher{l, profiles(mux)})
 	}
