@@ -88,12 +88,12 @@ func (e *serving) run(ctx context.Context) error {
 	server := e.server(e.handler)
 	server.Protocols, server.ConnContext = &protocols, api.ConnContext
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return e.cluster.Run(ctx, e.sources...) })
-	// What came through relays is given the time that other clients are given.
-	relaying, release := context.WithCancel(context.WithoutCancel(ctx))
+	// Engines are followed, and relays kept, until clients have had their time: a request to an engine ends with that.
+	following, release := context.WithCancel(context.WithoutCancel(ctx))
 	defer release()
+	g.Go(func() error { return e.cluster.Run(following, e.sources...) })
 	if e.relays != nil {
-		g.Go(func() error { return e.relays.Run(relaying) })
+		g.Go(func() error { return e.relays.Run(following) })
 	}
 	g.Go(func() error {
 		e.sayLimits(ctx)
@@ -169,6 +169,7 @@ const shutdownLimit = 3 * time.Second
 func (e *serving) shutdown(server *http.Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 	defer cancel()
+	e.cluster.EndEvents() // their readers would wait for ever
 	err := server.Shutdown(ctx)
 	if cut := e.tunnels.Drain(ctx); cut != nil {
 		e.log.Info("streams were cut", "reason", cut)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -215,5 +216,87 @@ func TestNonsenseInTheEnvironmentIsSaid(t *testing.T) {
 				t.Errorf("sent = %t, want %t", sent, tt.sent)
 			}
 		})
+	}
+}
+
+// A create that is under way at SIGTERM is answered: its client would not know of the container otherwise.
+func TestACreateUnderWayIsFinished(t *testing.T) {
+	d := dockertest.New(t, dockertest.Options{Images: []string{"busybox"}})
+	m := manage(t, d, nil)
+	reached, release := d.HoldNext(http.MethodPost, "/containers/create")
+	answer := make(chan string, 1)
+	go func() {
+		code, text := m.try(http.MethodPost, "/containers/create?name=web", `{"Image":"busybox"}`)
+		answer <- http.StatusText(code) + " " + text
+	}()
+	<-reached
+	stopped := make(chan error, 1)
+	go func() { stopped <- m.stop() }()
+	time.AfterFunc(300*time.Millisecond, release)
+	if got := <-answer; !strings.HasPrefix(got, "Created") {
+		t.Errorf("the client got %s", got)
+	}
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	if got := d.Containers(); len(got) != 1 {
+		t.Errorf("containers are %v", got)
+	}
+}
+
+// Who follows the events is no reason to wait.
+func TestEventsEndAtOnce(t *testing.T) {
+	m := manage(t, dockertest.New(t, dockertest.Options{}), nil)
+	res, err := m.open(http.MethodGet, "/events", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	began := time.Now()
+	if err := m.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > shutdownLimit/2 {
+		t.Errorf("it took %s to stop", took)
+	}
+}
+
+// The page of a manager that did something.
+func TestMetricsOfAServedFleet(t *testing.T) {
+	d := dockertest.New(t, dockertest.Options{Images: []string{"busybox"}})
+	socket := filepath.Join(t.TempDir(), "debug.sock")
+	m := manage(t, d, func(o *serveOptions) { o.debugSocket = socket })
+	m.do(http.MethodPost, "/containers/create?name=web", `{"Image":"busybox","Cmd":["sleep","600"]}`)
+	m.do(http.MethodPost, "/containers/web/start", "")
+	if code, text := m.try(http.MethodPost, "/containers/create?name=big", `{"Image":"busybox","HostConfig":{"Memory":1099511627776}}`); code != http.StatusServiceUnavailable {
+		t.Errorf("a create that cannot fit: %d %s", code, text)
+	}
+	d.FailNext(http.MethodPost, "/containers/", http.StatusInternalServerError, "no space left")
+	if code, text := m.try(http.MethodPost, "/containers/web/pause", ""); code != http.StatusInternalServerError {
+		t.Errorf("pause: %d %s", code, text)
+	}
+	watcher := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	res, err := watcher.Get("http://berth/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		`berth_engine_calls_total{operation="create",outcome="ok"} 1`, `berth_engine_calls_total{operation="start",outcome="ok"} 1`,
+		`berth_engine_calls_total{operation="change",outcome="5xx"} 1`, `berth_engine_calls_total{operation="events",outcome="ok"} 1`,
+		`berth_engine_call_seconds_count{operation="create"} 1`, `berth_refusals_total{reason="memory"} 1`, `berth_nodes{state="healthy"} 1`,
+	} {
+		if !strings.Contains(string(b), "\n"+line+"\n") {
+			t.Errorf("the page lacks %s", line)
+		}
+	}
+	if !regexp.MustCompile(`\nberth_events_total\{type="container"\} [1-9]`).Match(b) {
+		t.Error("no event was counted")
 	}
 }

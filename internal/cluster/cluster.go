@@ -414,6 +414,9 @@ func (c *Cluster) Subscribe(ctx context.Context) (backlog []fleet.Event, live <-
 	return c.hub.subscribe(ctx)
 }
 
+// EndEvents closes the channels of all readers, and of those to come.
+func (c *Cluster) EndEvents() { c.hub.close() }
+
 func stateChange(was, is fleet.State) string {
 	switch {
 	case was == is:

@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/sdk/resource"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 )
 
@@ -28,6 +29,9 @@ type troubles struct {
 
 // Handle is otel.ErrorHandler's.
 func (t *troubles) Handle(err error) {
+	if errors.Is(err, resource.ErrPartialResource) {
+		return // New tells
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if text := err.Error(); text != t.last {
