@@ -24,18 +24,23 @@ type listing struct {
 	f      filters
 	tests  []test // of the filters that were given, all to be passed
 	labels []labelTest
-	before int64 // created before, in nanoseconds; 0 for no bound
+	names  []string // the only names that pass the filter name, if it has whole names only
+	before int64    // created before, in nanoseconds; 0 for no bound
 	since  int64
 	only   map[string]bool // by ID, where only the engines can tell; nil for all
 	sizes  map[string][2]rawValue
+
+	mayName func(names string) bool // whether a node may have what the filter name asks for; nil if only its containers tell
 }
 
 type rawValue = []byte
 
-// labelTest is a filter label=key=value. Compose asks with it all the time, so nodes keep what their containers have.
+// labelTest is a filter label=key=value, or label=key. Compose asks with it all the time, so nodes keep what their
+// containers have.
 type labelTest struct {
 	key  string
 	want fleet.Text
+	any  bool // any value will do
 }
 
 // test is one filter.
@@ -53,18 +58,76 @@ func listContainers(s *Server, w http.ResponseWriter, r *request) error {
 		}
 	}
 	s.fleet.Settle(r.Context(), fleet.KindContainer)
-	match := l.match()
-	runs := make(runs, 0, len(s.fleet.Snapshot().Nodes()))
-	for _, n := range s.fleet.Snapshot().Nodes() {
-		if !l.f.any("node", func(v string) bool { return n.Name == v || n.ID == v || n.EngineID == v }) {
-			continue
-		}
-		if n.State != fleet.Healthy {
+	snap := s.fleet.Snapshot()
+	for _, n := range snap.Unwell() {
+		if l.wants(n) {
 			w.Header().Add("X-Berth-Partial", n.Name)
 		}
-		runs.add(n, l.labels, match)
 	}
-	return s.writeRows(w, runs, l)
+	return s.writeRows(w, l.runs(snap), l)
+}
+
+// runs begins the list: from what the fleet's indexes name if the filters allow that, or else from every node.
+func (l *listing) runs(snap *fleet.Snapshot) runs {
+	match := l.match()
+	if refs, ok := l.named(snap); ok {
+		all := make(runs, 0, len(refs))
+		for _, ref := range refs {
+			if l.wants(ref.Node) && l.labelled(ref.Container) && (match == nil || match(ref.Node, ref.Container)) {
+				all = append(all, run{node: ref.Node, next: ref.Container.Aged()})
+			}
+		}
+		return all
+	}
+	all := make(runs, 0, len(snap.Nodes()))
+	for _, n := range snap.Nodes() {
+		if l.wants(n) && (l.mayName == nil || l.mayName(n.Facts().Names())) {
+			all.add(n, l.labels, match)
+		}
+	}
+	return all
+}
+
+// wants tells whether the list is to show containers of the node.
+func (l *listing) wants(n *fleet.Node) bool {
+	return l.f.any("node", func(v string) bool { return n.Name == v || n.ID == v || n.EngineID == v })
+}
+
+// manyNamed is up to how many containers are looked at one by one: more are quicker found by going through the nodes.
+const manyNamed = 1000
+
+// named finds the only containers that can pass the filters id or name, where indexes of the fleet tell.
+func (l *listing) named(snap *fleet.Snapshot) (refs []fleet.Ref, ok bool) {
+	switch {
+	case len(l.f["id"]) > 0:
+		for _, v := range l.f["id"] {
+			if refs = append(refs, snap.WithID(v, manyNamed+1-len(refs))...); len(refs) > manyNamed {
+				return nil, false
+			}
+		}
+	case len(l.names) > 0:
+		for _, name := range l.names {
+			refs = append(refs, snap.Called(name)...)
+		}
+	default:
+		return nil, false
+	}
+	seen := make(map[fleet.Ref]bool, len(refs))
+	return slices.DeleteFunc(refs, func(ref fleet.Ref) bool {
+		twice := seen[ref]
+		seen[ref] = true
+		return twice
+	}), true
+}
+
+// labelled tells whether the container has the labels of the filters.
+func (l *listing) labelled(c *fleet.Container) bool {
+	for _, t := range l.labels {
+		if v, ok := c.Labels[t.key]; !ok || !t.any && v != t.want.Value() {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *Server) parseListing(r *request) (*listing, error) {
@@ -152,21 +215,16 @@ func (l *listing) parseExits() error {
 	return nil
 }
 
-// parseLabels adds a test for each value, a key or key=value. The label of the node is the one that we show.
+// parseLabels reads the filters, each a key or key=value. The label of the node is the one that we show.
 func (l *listing) parseLabels() error {
 	for _, v := range l.f["label"] {
 		key, want, hasValue := strings.Cut(v, "=")
-		if hasValue && key != fleet.LabelNode {
-			l.labels = append(l.labels, labelTest{key, unique.Make(want)})
-			continue
+		switch {
+		case key != fleet.LabelNode:
+			l.labels = append(l.labels, labelTest{key, unique.Make(want), !hasValue})
+		case hasValue:
+			l.tests = append(l.tests, func(n *fleet.Node, _ *fleet.Container) bool { return n.Name == want })
 		}
-		l.tests = append(l.tests, func(n *fleet.Node, c *fleet.Container) bool {
-			if key == fleet.LabelNode {
-				return !hasValue || n.Name == want
-			}
-			_, ok := c.Labels[key]
-			return ok
-		})
 	}
 	return nil
 }

@@ -10,12 +10,27 @@ import (
 
 // parseNames reads the filter name, of which one value has to match one of a container's names.
 func (l *listing) parseNames() error {
-	var tests []func(name string) bool
-	for _, v := range l.f["name"] {
-		tests = append(tests, nameFilter(v))
-	}
-	if len(tests) == 0 {
+	values := l.f["name"]
+	if len(values) == 0 {
 		return nil
+	}
+	var tests []func(name string) bool
+	var parts []string // of a node's names, one of which it must have
+	for _, v := range values {
+		tests = append(tests, nameFilter(v))
+		if name, ok := wholeName(v); ok {
+			l.names, parts = append(l.names, name), append(parts, fleet.NamesPart(name))
+		} else if word(v) {
+			parts = append(parts, v)
+		}
+	}
+	if len(l.names) < len(values) {
+		l.names = nil
+	}
+	if len(parts) == len(values) {
+		l.mayName = func(names string) bool {
+			return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(names, part) })
+		}
 	}
 	l.tests = append(l.tests, func(_ *fleet.Node, c *fleet.Container) bool {
 		return slices.ContainsFunc(tests, func(match func(string) bool) bool {
@@ -31,7 +46,7 @@ func nameFilter(v string) func(name string) bool {
 	if name, ok := wholeName(v); ok {
 		return func(n string) bool { return n == name }
 	}
-	if literal(v) && !strings.Contains(v, "/") {
+	if word(v) {
 		return func(n string) bool { return strings.Contains(n, v) }
 	}
 	re, err := regexp.Compile(v)
@@ -63,5 +78,5 @@ func wholeName(v string) (string, bool) {
 	return name, true
 }
 
-// literal tells whether a regular expression means its own letters.
-func literal(v string) bool { return regexp.QuoteMeta(v) == v }
+// word tells whether a regular expression means its own letters, and these can stand in a name alone.
+func word(v string) bool { return regexp.QuoteMeta(v) == v && !strings.Contains(v, "/") }

@@ -19,10 +19,11 @@ type run struct {
 	labels []column // of the rest
 }
 
-// column is a label that has to have a value.
+// column is a label that has to have a value, or any.
 type column struct {
 	values []fleet.Text
 	want   fleet.Text
+	any    bool
 }
 
 // advance goes to the next container that matches, and tells whether there is one. A nil match takes all, and looks at none.
@@ -41,7 +42,8 @@ func (r *run) advance(match test) bool {
 
 func (r *run) labelled(i int) bool {
 	for k := range r.labels {
-		if r.labels[k].values[i] != r.labels[k].want {
+		c := &r.labels[k]
+		if c.values[i] == fleet.NoLabel || !c.any && c.values[i] != c.want {
 			return false
 		}
 	}
@@ -55,7 +57,7 @@ func (h *runs) add(n *fleet.Node, labels []labelTest, match test) {
 	f := n.Facts()
 	r := run{node: n, rest: f.ByAge()}
 	for _, l := range labels {
-		r.labels = append(r.labels, column{f.Column(l.key), l.want})
+		r.labels = append(r.labels, column{f.Column(l.key), l.want, l.any})
 	}
 	if r.advance(match) {
 		*h = append(*h, r)

@@ -1,10 +1,11 @@
 package fleet
 
 import (
+	"cmp"
 	"fmt"
+	"math"
+	"slices"
 	"strings"
-
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
 )
 
 // NotFoundError says that no node holds the object. Its text is the engine's.
@@ -56,56 +57,83 @@ func (e *AmbiguousError) InvalidParameter() {}
 // by its Swarm ID or a unique prefix of it.
 func (s *Snapshot) Container(ref string) (Ref, error) {
 	none := &NotFoundError{KindContainer, ref}
-	if ref == "" || s.ids == nil {
+	if ref == "" {
 		return Ref{}, none
 	}
-	if ps, ok := s.ids.Get([]byte(ref)); ok {
-		return s.one(ref, ps)
+	if found := s.byID(ref, true, math.MaxInt); len(found) > 0 {
+		return one(ref, found)
 	}
 	name := strings.TrimPrefix(ref, "/")
-	if ps, ok := s.names.Get([]byte(name)); ok {
-		return s.one(ref, ps)
+	if found := s.Named(name); len(found) > 0 {
+		return one(ref, found)
 	}
 	if r, ok := s.qualified(name); ok {
 		return r, nil
 	}
-	for _, t := range []*iradix.Tree[[]place]{s.ids, s.swarm} {
-		if ps := withPrefix(t, ref); len(ps) > 0 {
-			if len(ps) > 1 {
-				return Ref{}, &AmbiguousError{Kind: KindContainer, Ref: ref, Count: len(ps)}
-			}
-			return s.ref(ps[0]), nil
+	// More than two are not needed to know that a prefix is not unique.
+	for _, found := range [][]Ref{s.byID(ref, false, 2), s.bySwarmID(ref, false, 2)} {
+		switch {
+		case len(found) > 1:
+			return Ref{}, &AmbiguousError{Kind: KindContainer, Ref: ref, Count: len(found)}
+		case len(found) == 1:
+			return found[0], nil
 		}
 	}
 	return Ref{}, none
 }
 
-// withPrefix collects at most two containers under a prefix: more are not needed to know that it is not unique.
-func withPrefix(t *iradix.Tree[[]place], prefix string) []place {
-	var found []place
-	t.Root().WalkPrefix([]byte(prefix), func(_ []byte, ps []place) bool {
-		found = append(found, ps...)
-		return len(found) > 1
+// byID finds up to most containers by their ID, or by its beginning, in the order of their IDs.
+func (s *Snapshot) byID(ref string, whole bool, most int) []Ref {
+	first, last := keysOf(ref, whole)
+	return s.search(s.ids, first, last, most, func(_ uint64, c *Container) bool { return matches(c.ID, ref, whole) })
+}
+
+func (s *Snapshot) bySwarmID(ref string, whole bool, most int) []Ref {
+	first, last := keysOf(ref, whole)
+	return s.search(s.swarm, first, last, most, func(key uint64, c *Container) bool {
+		id := c.Labels[LabelSwarmID]
+		return matches(id, ref, whole) && beginning(id) == key // the entry may be of another that begins alike
+	})
+}
+
+func keysOf(ref string, whole bool) (first, last uint64) {
+	if whole {
+		return beginning(ref), beginning(ref)
+	}
+	return within(ref)
+}
+
+func matches(id, ref string, whole bool) bool {
+	if whole {
+		return id == ref
+	}
+	return strings.HasPrefix(id, ref)
+}
+
+// search finds the containers that an index has under some keys and that match, at most so many.
+func (s *Snapshot) search(x index, first, last uint64, most int, match func(key uint64, c *Container) bool) []Ref {
+	var found []Ref
+	x.from(first, last, func(e entry) bool {
+		n, _ := s.Node(e.node.Value()) // Replace and Without keep nodes and indexes together
+		for _, c := range n.beginning(e.id) {
+			if len(found) < most && match(e.key, c) {
+				found = append(found, Ref{n, c})
+			}
+		}
+		return len(found) < most
 	})
 	return found
 }
 
-func (s *Snapshot) one(ref string, ps []place) (Ref, error) {
-	if len(ps) == 1 {
-		return s.ref(ps[0]), nil
+func one(ref string, found []Ref) (Ref, error) {
+	if len(found) == 1 {
+		return found[0], nil
 	}
-	e := &AmbiguousError{Kind: KindContainer, Ref: ref, Count: len(ps)}
-	for _, p := range ps {
-		if n, ok := s.Node(p.nodeID); ok {
-			e.Names = append(e.Names, n.Name+"/"+p.container.Name)
-		}
+	e := &AmbiguousError{Kind: KindContainer, Ref: ref, Count: len(found)}
+	for _, f := range found {
+		e.Names = append(e.Names, f.Node.Name+"/"+f.Container.Name)
 	}
 	return Ref{}, e
-}
-
-func (s *Snapshot) ref(p place) Ref {
-	n, _ := s.Node(p.nodeID) // Replace and Without keep nodes and indexes together
-	return Ref{n, p.container}
 }
 
 // qualified finds node/ref, where ref is a name, an ID or a unique prefix on that node.
@@ -134,43 +162,42 @@ func (s *Snapshot) qualified(ref string) (Ref, bool) {
 
 // Named returns every container of that name, of which there should be at most one.
 func (s *Snapshot) Named(name string) []Ref {
-	if s.names == nil {
-		return nil
-	}
-	ps, _ := s.names.Get([]byte(name))
-	return s.refs(ps)
+	return s.search(s.names, fnv(name), fnv(name), math.MaxInt, func(_ uint64, c *Container) bool { return c.Name == name })
 }
+
+// Called returns every container that has the name, or has it as an alias.
+func (s *Snapshot) Called(name string) []Ref {
+	return s.search(s.names, fnv(name), fnv(name), math.MaxInt, func(_ uint64, c *Container) bool {
+		return c.Name == name || slices.Contains(c.Aliases, name)
+	})
+}
+
+// WithID returns the containers whose IDs begin so, at most so many, in the order of their IDs.
+func (s *Snapshot) WithID(prefix string, most int) []Ref { return s.byID(prefix, false, most) }
 
 // WithSwarmID returns every container with that Swarm ID.
 func (s *Snapshot) WithSwarmID(id string) []Ref {
-	if s.swarm == nil || id == "" {
+	if id == "" {
 		return nil
 	}
-	ps, _ := s.swarm.Get([]byte(id))
-	return s.refs(ps)
-}
-
-func (s *Snapshot) refs(ps []place) []Ref {
-	var out []Ref
-	for _, p := range ps {
-		out = append(out, s.ref(p))
-	}
-	return out
+	return s.bySwarmID(id, true, math.MaxInt)
 }
 
 // Find returns a node's container by its full ID.
 func (n *Node) Find(id string) (*Container, bool) {
-	lo, hi := 0, len(n.Containers)
-	for lo < hi {
-		mid := (lo + hi) / 2
-		if n.Containers[mid].ID < id {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
+	i, ok := slices.BinarySearchFunc(n.Containers, id, func(c *Container, id string) int { return strings.Compare(c.ID, id) })
+	if !ok {
+		return nil, false
 	}
-	if lo < len(n.Containers) && n.Containers[lo].ID == id {
-		return n.Containers[lo], true
+	return n.Containers[i], true
+}
+
+// beginning are the node's containers whose IDs begin with that number.
+func (n *Node) beginning(id uint64) []*Container {
+	i, _ := slices.BinarySearchFunc(n.Containers, id, func(c *Container, id uint64) int { return cmp.Compare(beginning(c.ID), id) })
+	end := i
+	for end < len(n.Containers) && beginning(n.Containers[end].ID) == id {
+		end++
 	}
-	return nil, false
+	return n.Containers[i:end]
 }

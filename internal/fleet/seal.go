@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"encoding/binary"
 	"maps"
 	"math"
 	"net/netip"
@@ -37,6 +36,7 @@ type Facts struct {
 	images    atomic.Pointer[[]Text]
 	byAge     atomic.Pointer[[]Aged]
 	columns   atomic.Pointer[labelColumn]
+	names     atomic.Pointer[string]
 
 	exposed []Port // by containers on the host's network
 
@@ -83,6 +83,7 @@ func newFacts(n *Node, sum Sum, old *Facts) *Facts {
 		f.values.Store(old.values.Load())
 		f.byAge.Store(old.byAge.Load())
 		f.columns.Store(old.columns.Load())
+		f.names.Store(old.names.Load())
 	}
 	if old != nil && same(old.ofImages, n.Images) {
 		f.images.Store(old.images.Load())
@@ -232,6 +233,9 @@ type Aged struct {
 	Begin uint64 // the beginning of its ID, as a number of the same order
 }
 
+// Aged is the container as it is ordered by.
+func (c *Container) Aged() Aged { return Aged{c, c.Created, beginning(c.ID)} }
+
 // Before tells whether lists show a in front of b: the younger, or that with the lower ID.
 func (a *Aged) Before(b *Aged) bool {
 	switch {
@@ -250,9 +254,7 @@ func (f *Facts) ByAge() []Aged {
 	}
 	as := make([]Aged, len(f.ofContainers))
 	for i, c := range f.ofContainers {
-		var begin [8]byte
-		copy(begin[:], c.ID)
-		as[i] = Aged{c, c.Created, binary.BigEndian.Uint64(begin[:])}
+		as[i] = c.Aged()
 	}
 	slices.SortFunc(as, func(a, b Aged) int {
 		if a.Before(&b) {
@@ -264,6 +266,26 @@ func (f *Facts) ByAge() []Aged {
 	return as
 }
 
+// Names are the names and aliases of all containers in one text, NamesPart(name) of each, so that a node without a name is
+// passed over without a look at its containers.
+func (f *Facts) Names() string {
+	if known := f.names.Load(); known != nil {
+		return *known
+	}
+	var b strings.Builder
+	for _, c := range f.ofContainers {
+		for _, name := range append([]string{c.Name}, c.Aliases...) {
+			b.WriteString(NamesPart(name))
+		}
+	}
+	names := b.String()
+	f.names.Store(&names)
+	return names
+}
+
+// NamesPart is a whole name as it stands in Names.
+func NamesPart(name string) string { return "\x00" + name + "\x00" }
+
 // labelColumn is one label of all containers in the order of ByAge, and those of the labels asked for before.
 type labelColumn struct {
 	key    string
@@ -271,8 +293,8 @@ type labelColumn struct {
 	next   *labelColumn
 }
 
-// noLabel stands in a column for a container without the label; no value holds it.
-var noLabel = unique.Make("\x00no label")
+// NoLabel stands in a column for a container without the label. No label has this value.
+var NoLabel = unique.Make("\x00no label")
 
 // Column is the value that each container has for a label, in the order of ByAge. The slice must not be changed.
 func (f *Facts) Column(key string) []Text {
@@ -287,7 +309,7 @@ func (f *Facts) Column(key string) []Text {
 	as := f.ByAge()
 	c := &labelColumn{key: key, values: make([]Text, len(as)), next: known}
 	for i, a := range as {
-		c.values[i] = noLabel
+		c.values[i] = NoLabel
 		if v, ok := a.Labels[key]; ok {
 			c.values[i] = unique.Make(v)
 		}

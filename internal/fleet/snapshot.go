@@ -3,8 +3,8 @@ package fleet
 import (
 	"slices"
 	"strings"
+	"unique"
 
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	"github.com/maruel/natural"
 )
 
@@ -14,20 +14,15 @@ type Ref struct {
 	Container *Container
 }
 
-// place is what the indexes hold: nodes are replaced far more often than containers, so it names the node.
-type place struct {
-	nodeID    string
-	container *Container
-}
-
 // Snapshot is the fleet at one moment. The zero value is an empty fleet. A Snapshot is never changed; Replace and Without
 // make new ones that share what did not change, at a cost that depends on one node and not on the fleet.
 type Snapshot struct {
 	nodes   []*Node // by ID
 	byName  []*Node // by name, in natural order
-	ids     *iradix.Tree[[]place]
-	names   *iradix.Tree[[]place]
-	swarm   *iradix.Tree[[]place] // by com.docker.swarm.id
+	unwell  []*Node // those that do not answer, by name
+	ids     index   // by the beginning of the containers' IDs
+	names   index   // by the hash of their names, and of their aliases
+	swarm   index   // by the beginning of com.docker.swarm.id
 	version uint64
 	images  uint64 // the version that changed images last
 	// versions is over all nodes.
@@ -42,6 +37,9 @@ func (s *Snapshot) ImagesVersion() uint64 { return s.images }
 
 // Nodes lists the nodes by name in natural order. The slice must not be changed.
 func (s *Snapshot) Nodes() []*Node { return s.byName }
+
+// Unwell lists the nodes that do not answer, in the order of Nodes. The slice must not be changed.
+func (s *Snapshot) Unwell() []*Node { return s.unwell }
 
 // Node returns the node of that ID.
 func (s *Snapshot) Node(id string) (*Node, bool) {
@@ -91,7 +89,7 @@ func (s *Snapshot) Replace(n *Node) *Snapshot {
 		next.images = next.version
 	}
 	next.order(old, n)
-	next.index(old, n)
+	next.reindex(old, n)
 	next.count(old, n)
 	return next
 }
@@ -106,37 +104,47 @@ func (s *Snapshot) Without(id string) *Snapshot {
 	next.images = next.version
 	next.nodes = slices.DeleteFunc(next.nodes, func(m *Node) bool { return m.ID == id })
 	next.order(old, nil)
-	next.index(old, nil)
+	next.reindex(old, nil)
 	next.count(old, nil)
 	return next
 }
 
 func (s *Snapshot) copy() *Snapshot {
-	next := &Snapshot{
-		nodes: slices.Clone(s.nodes), byName: slices.Clone(s.byName),
-		ids: s.ids, names: s.names, swarm: s.swarm, version: s.version + 1, images: s.images, versions: s.versions,
-	}
-	if next.ids == nil {
-		next.ids, next.names, next.swarm = iradix.New[[]place](), iradix.New[[]place](), iradix.New[[]place]()
-	}
-	return next
+	next := *s
+	next.nodes, next.byName = slices.Clone(s.nodes), slices.Clone(s.byName)
+	next.version++
+	return &next
 }
 
-// order keeps byName, moving as little as it can.
+// order keeps byName and unwell, moving as little as it can.
 func (s *Snapshot) order(old, n *Node) {
-	if old != nil {
-		i := slices.Index(s.byName, old)
-		if n != nil && n.Name == old.Name {
-			s.byName[i] = n
-			return
+	s.byName = ordered(s.byName, old, n)
+	ill := func(n *Node) *Node {
+		if n == nil || n.State == Healthy {
+			return nil
 		}
-		s.byName = slices.Delete(s.byName, i, i+1)
+		return n
+	}
+	if was, is := ill(old), ill(n); was != nil || is != nil {
+		s.unwell = ordered(slices.Clone(s.unwell), was, is)
+	}
+}
+
+// ordered takes old out of the nodes, which are in order and may be changed, and puts n in. Either may be nil.
+func ordered(nodes []*Node, old, n *Node) []*Node {
+	if old != nil {
+		i, _ := slices.BinarySearchFunc(nodes, old, compareNames)
+		if n != nil && n.Name == old.Name && n.ID == old.ID {
+			nodes[i] = n
+			return nodes
+		}
+		nodes = slices.Delete(nodes, i, i+1)
 	}
 	if n == nil {
-		return
+		return nodes
 	}
-	i, _ := slices.BinarySearchFunc(s.byName, n, compareNames)
-	s.byName = slices.Insert(s.byName, i, n)
+	i, _ := slices.BinarySearchFunc(nodes, n, compareNames)
+	return slices.Insert(nodes, i, n)
 }
 
 func compareNames(a, b *Node) int {
@@ -149,70 +157,54 @@ func compareNames(a, b *Node) int {
 	return strings.Compare(a.ID, b.ID)
 }
 
-// index brings the trees from old's containers to n's. Both lists are in the order of their IDs.
-func (s *Snapshot) index(old, n *Node) {
+// reindex brings the indexes from old's containers to n's. Both lists are in the order of their IDs.
+func (s *Snapshot) reindex(old, n *Node) {
 	var was, is []*Container
-	var nodeID string
+	var drop, put edits
 	if old != nil {
-		was, nodeID = old.Containers, old.ID
+		was, drop.node = old.Containers, unique.Make(old.ID)
 	}
 	if n != nil {
-		is, nodeID = n.Containers, n.ID
-	}
-	ids, names, swarm := s.ids.Txn(), s.names.Txn(), s.swarm.Txn()
-	drop := func(c *Container) {
-		remove(ids, c.ID, place{nodeID, c})
-		remove(names, c.Name, place{nodeID, c})
-		if id := c.Labels[LabelSwarmID]; id != "" {
-			remove(swarm, id, place{nodeID, c})
-		}
-	}
-	put := func(c *Container) {
-		insert(ids, c.ID, place{nodeID, c})
-		insert(names, c.Name, place{nodeID, c})
-		if id := c.Labels[LabelSwarmID]; id != "" {
-			insert(swarm, id, place{nodeID, c})
-		}
+		is, put.node = n.Containers, unique.Make(n.ID)
 	}
 	for len(was) > 0 || len(is) > 0 {
 		switch {
 		case len(is) == 0 || len(was) > 0 && was[0].ID < is[0].ID:
-			drop(was[0])
+			drop.add(was[0])
 			was = was[1:]
 		case len(was) == 0 || is[0].ID < was[0].ID:
-			put(is[0])
+			put.add(is[0])
 			is = is[1:]
 		default:
-			if was[0] != is[0] {
-				drop(was[0])
-				put(is[0])
+			if !sameKeys(was[0], is[0]) {
+				drop.add(was[0])
+				put.add(is[0])
 			}
 			was, is = was[1:], is[1:]
 		}
 	}
-	s.ids, s.names, s.swarm = ids.Commit(), names.Commit(), swarm.Commit()
+	s.ids, s.names, s.swarm = s.ids.edit(drop.ids, put.ids), s.names.edit(drop.names, put.names), s.swarm.edit(drop.swarm, put.swarm)
 }
 
-func insert(t *iradix.Txn[[]place], key string, p place) {
-	had, _ := t.Get([]byte(key))
-	t.Insert([]byte(key), append(slices.Clip(had), p))
+// sameKeys tells whether two versions of a container stand in the same places of all indexes.
+func sameKeys(a, b *Container) bool {
+	return a == b || a.Name == b.Name && slices.Equal(a.Aliases, b.Aliases) && a.Labels[LabelSwarmID] == b.Labels[LabelSwarmID]
 }
 
-// remove takes that very container away: while a rename is on its way, two of one node may have one name.
-func remove(t *iradix.Txn[[]place], key string, p place) {
-	had, ok := t.Get([]byte(key))
-	if !ok {
-		return
+// edits are entries of one node for each of the indexes.
+type edits struct {
+	node              Text
+	ids, names, swarm []entry
+}
+
+func (e *edits) add(c *Container) {
+	id := beginning(c.ID)
+	e.ids = append(e.ids, entry{id, id, e.node})
+	e.names = append(e.names, entry{fnv(c.Name), id, e.node})
+	for _, a := range c.Aliases {
+		e.names = append(e.names, entry{fnv(a), id, e.node})
 	}
-	kept := make([]place, 0, len(had))
-	for _, h := range had {
-		if h != p {
-			kept = append(kept, h)
-		}
+	if swarm := c.Labels[LabelSwarmID]; swarm != "" {
+		e.swarm = append(e.swarm, entry{beginning(swarm), id, e.node})
 	}
-	if len(kept) == 0 {
-		t.Delete([]byte(key))
-		return
-	}
-	t.Insert([]byte(key), kept)
 }

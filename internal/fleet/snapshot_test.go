@@ -3,6 +3,7 @@ package fleet
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -98,7 +99,7 @@ func oneOf(found []string) string {
 // TestSnapshotEqualsASearchThroughAll changes a fleet at random and compares every index with a plain search. Names, IDs and
 // prefixes come from so few letters that they meet.
 func TestSnapshotEqualsASearchThroughAll(t *testing.T) {
-	word := rapid.StringMatching(`[ab]{1,3}`)
+	word := rapid.StringMatching(`(01234567)?[ab]{1,3}`) // some begin alike for longer than the indexes look
 	rapid.Check(t, func(t *rapid.T) {
 		m, s := model{}, new(Snapshot)
 		for range rapid.IntRange(1, 12).Draw(t, "steps") {
@@ -134,16 +135,20 @@ func drawNode(t *rapid.T, id string, word *rapid.Generator[string], old *Node) *
 		if rapid.Bool().Draw(t, "swarm") {
 			c.Labels[LabelSwarmID] = word.Draw(t, "swarmID")
 		}
+		if rapid.IntRange(0, 3).Draw(t, "linked") == 0 {
+			c.Aliases = []string{word.Draw(t, "alias")}
+		}
 		byID[c.ID] = c
 	}
 	name := id + rapid.SampledFrom([]string{"", "x", "10", "9"}).Draw(t, "nodeName")
-	return &Node{ID: id, Name: name, Containers: slices.SortedFunc(maps.Values(byID), func(a, b *Container) int { return strings.Compare(a.ID, b.ID) })}
+	state := rapid.SampledFrom([]State{Pending, Healthy, Unhealthy}).Draw(t, "state")
+	return &Node{ID: id, Name: name, State: state, Containers: slices.SortedFunc(maps.Values(byID), func(a, b *Container) int { return strings.Compare(a.ID, b.ID) })}
 }
 
 func describe(s *Snapshot) string {
 	var b strings.Builder
 	for _, n := range s.Nodes() {
-		fmt.Fprint(&b, n.Name, n.ID, ":")
+		fmt.Fprint(&b, n.Name, n.ID, n.State, len(s.Unwell()), ":")
 		for _, c := range n.Containers {
 			fmt.Fprint(&b, " ", c.ID, "=", refsText(s.Named(c.Name)))
 		}
@@ -160,6 +165,10 @@ func compare(t *rapid.T, m model, s *Snapshot) {
 	})
 	if !slices.Equal(s.Nodes(), names) {
 		t.Fatalf("nodes = %v, want %v", s.Nodes(), names)
+	}
+	unwell := slices.DeleteFunc(names, func(n *Node) bool { return n.State == Healthy })
+	if !slices.Equal(s.Unwell(), unwell) {
+		t.Fatalf("unwell = %v, want %v", s.Unwell(), unwell)
 	}
 	total := 0
 	for id, n := range m {
@@ -182,7 +191,7 @@ func compare(t *rapid.T, m model, s *Snapshot) {
 	if _, ok := s.Node("N9"); ok {
 		t.Fatal("a node that nobody has")
 	}
-	ref := rapid.StringMatching(`/?(N[123](x|10|9)?/)?[abc]{0,4}`)
+	ref := rapid.StringMatching(`/?(N[123](x|10|9)?/)?(01234567)?[abc]{0,4}`)
 	for range 20 {
 		r := ref.Draw(t, "ref")
 		got := "not found"
@@ -198,6 +207,14 @@ func compare(t *rapid.T, m model, s *Snapshot) {
 		word := strings.TrimPrefix(r, "/")
 		if got, want := refsText(s.Named(word)), m.containers(func(c *Container) bool { return c.Name == word }); !slices.Equal(got, want) {
 			t.Fatalf("Named(%q) = %v, want %v", word, got, want)
+		}
+		if got, want := refsText(s.Called(word)), m.containers(func(c *Container) bool {
+			return c.Name == word || slices.Contains(c.Aliases, word)
+		}); !slices.Equal(got, want) {
+			t.Fatalf("Called(%q) = %v, want %v", word, got, want)
+		}
+		if got, want := refsText(s.WithID(word, math.MaxInt)), m.containers(func(c *Container) bool { return strings.HasPrefix(c.ID, word) }); !slices.Equal(got, want) {
+			t.Fatalf("WithID(%q) = %v, want %v", word, got, want)
 		}
 		want := m.containers(func(c *Container) bool { return word != "" && c.Labels[LabelSwarmID] == word })
 		if got := refsText(s.WithSwarmID(word)); !slices.Equal(got, want) {
@@ -240,27 +257,5 @@ func TestAnEmptyFleetHasNothing(t *testing.T) {
 	}
 	if got := len(s.Named("x")) + len(s.WithSwarmID("x")) + len(s.Nodes()) + s.Containers(); got != 0 {
 		t.Errorf("%d things in an empty fleet", got)
-	}
-}
-
-// BenchmarkReplace is what an event costs in a fleet of 1,000 nodes with 30 containers each.
-func BenchmarkReplace(b *testing.B) {
-	s := new(Snapshot)
-	for i := range 1000 {
-		n := &Node{ID: fmt.Sprintf("%04d", i), Name: fmt.Sprint("n", i)}
-		for j := range 30 {
-			n.Containers = append(n.Containers, &Container{ID: fmt.Sprintf("%064x", i*30+j), Name: fmt.Sprintf("c%d-%d", i, j)})
-		}
-		s = s.Replace(n)
-	}
-	old, _ := s.Node("0500")
-	b.ReportAllocs()
-	for b.Loop() {
-		n := *old
-		n.Containers = slices.Clone(old.Containers)
-		c := *n.Containers[7]
-		n.Containers[7] = &c
-		s = s.Replace(&n)
-		old = &n
 	}
 }
