@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unique"
 
 	"berth/internal/fleet"
 	"berth/internal/schedule"
@@ -23,8 +24,12 @@ const (
 
 // groupOf names the group that an object with these labels belongs to; "" is none.
 func groupOf(labels map[string]string) string {
+	return groupBy(func(key string) string { return labels[key] })
+}
+
+func groupBy(label func(key string) string) string {
 	for _, key := range []string{fleet.LabelGroup, labelSession, labelDevFolder, fleet.LabelProject} {
-		if v := labels[key]; v != "" {
+		if v := label(key); v != "" {
 			return key + "=" + v
 		}
 	}
@@ -242,11 +247,19 @@ func (g *groups) members(snap *fleet.Snapshot, group string, now time.Time) memb
 		for _, v := range n.Volumes {
 			add(n, object{fleet.KindVolume, v.Name}, v.Scope, v.Labels)
 		}
-		if gathers(group) && slices.ContainsFunc(n.Containers, func(c *fleet.Container) bool { return groupOf(c.Labels) == group }) {
+		if gathers(group) && hasMember(n, group) {
 			m.fixed = append(m.fixed, n.ID)
 		}
 	}
 	return m
+}
+
+// hasMember tells whether a container of the node belongs to the group. The values that the node keeps of the group's label
+// pass over most nodes.
+func hasMember(n *fleet.Node, group string) bool {
+	key, value, _ := strings.Cut(group, "=")
+	return slices.Contains(n.Facts().LabelValues(unique.Make(key)), unique.Make(value)) &&
+		slices.ContainsFunc(n.Containers, func(c *fleet.Container) bool { return groupBy(c.Labels.Get) == group })
 }
 
 // place makes a container's request follow what it uses and its group. Until done is called nothing of that can move, and

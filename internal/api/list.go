@@ -123,7 +123,7 @@ func (l *listing) named(snap *fleet.Snapshot) (refs []fleet.Ref, ok bool) {
 // labelled tells whether the container has the labels of the filters.
 func (l *listing) labelled(c *fleet.Container) bool {
 	for _, t := range l.labels {
-		if v, ok := c.Labels[t.key]; !ok || !t.any && v != t.want.Value() {
+		if v, ok := c.Labels.Lookup(t.key); !ok || !t.any && v != t.want.Value() {
 			return false
 		}
 	}
@@ -258,7 +258,7 @@ func (l *listing) parseTask() error {
 	want, given, err := l.f.boolean("is-task")
 	if err == nil && given {
 		l.tests = append(l.tests, func(_ *fleet.Node, c *fleet.Container) bool {
-			_, is := c.Labels["com.docker.swarm.task"]
+			_, is := c.Labels.Lookup("com.docker.swarm.task")
 			return is == want
 		})
 	}

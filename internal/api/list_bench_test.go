@@ -28,7 +28,7 @@ func manyListed(nodes, containers int) *fleet.Snapshot {
 			c := &fleet.Container{
 				ID: fmt.Sprintf("%08x%056x", (i*containers+j)*2654435761%(1<<32), i), Name: fmt.Sprintf("c-%d-%d", i, j), State: "running",
 				Created: listedAt.Add(-time.Duration(i+j*nodes) * time.Second).UnixNano(), StartedAt: listedAt.Add(-time.Duration(j) * time.Hour),
-				Labels: map[string]string{"app": fmt.Sprintf("a%d", j), "tier": "back"}, Inspected: true,
+				Labels: fleet.LabelsOf(map[string]string{"app": fmt.Sprintf("a%d", j), "tier": "back"}), Inspected: true,
 			}
 			c.Head, c.Tail = []byte(`{"Id":"`+c.ID+`","Names":["/`+c.Name+`"],"State":"running","Status":`), tail
 			n.Containers = append(n.Containers, c)

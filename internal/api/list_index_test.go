@@ -25,7 +25,7 @@ func TestIndexedListsEqualAScan(t *testing.T) {
 					c.Aliases = []string{word.Draw(t, "alias")}
 				}
 				if rapid.Bool().Draw(t, "labelled") {
-					c.Labels = map[string]string{"k": word.Draw(t, "value")}
+					c.Labels = fleet.LabelsOf(map[string]string{"k": word.Draw(t, "value")})
 				}
 				n.Containers = append(n.Containers, c)
 			}
@@ -80,7 +80,7 @@ func naive(f filters, n *fleet.Node, c *fleet.Container) bool {
 	}
 	for _, v := range f["label"] {
 		key, want, hasValue := strings.Cut(v, "=")
-		if got, ok := c.Labels[key]; !ok || hasValue && got != want {
+		if got, ok := c.Labels.Lookup(key); !ok || hasValue && got != want {
 			return false
 		}
 	}

@@ -26,13 +26,13 @@ var listedAt = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 func listed() *fleet.Snapshot {
 	a := row(fleet.Container{
 		ID: "aa" + strings.Repeat("0", 62), Name: "web", Aliases: []string{"proxy/back"}, State: "running", Created: 5e9, Health: "healthy",
-		StartedAt: listedAt.Add(-5 * time.Minute), Labels: map[string]string{"tier": "front", "com.docker.swarm.task": ""},
+		StartedAt: listedAt.Add(-5 * time.Minute), Labels: fleet.LabelsOf(map[string]string{"tier": "front", "com.docker.swarm.task": ""}),
 		Networks:  []fleet.Attachment{{Name: "net", NetworkID: "feed" + strings.Repeat("0", 60)}},
 		Mounts:    []fleet.Mount{{Type: "volume", Name: "data", Destination: "/data"}, {Type: "bind", Source: "/srv", Destination: "/srv2"}},
 		Published: []fleet.Port{{Proto: "tcp", HostPort: 8080, Port: 80}, {Proto: "udp", HostPort: 53, Port: 53}},
 		Exposed:   []fleet.Port{{Proto: "tcp", Port: 80}, {Proto: "tcp", Port: 443}},
 	})
-	b := row(fleet.Container{ID: "ab" + strings.Repeat("0", 62), Name: "db", State: "paused", Created: 4e9, StartedAt: listedAt.Add(-2 * time.Hour), Labels: map[string]string{"tier": "back"}})
+	b := row(fleet.Container{ID: "ab" + strings.Repeat("0", 62), Name: "db", State: "paused", Created: 4e9, StartedAt: listedAt.Add(-2 * time.Hour), Labels: fleet.LabelsOf(map[string]string{"tier": "back"})})
 	c := row(fleet.Container{ID: "cc" + strings.Repeat("0", 62), Name: "job-1", State: "exited", ExitCode: 3, Created: 3e9, FinishedAt: listedAt.Add(-time.Hour),
 		Exposed: []fleet.Port{{Proto: "tcp", Port: 443}}})
 	d := row(fleet.Container{ID: "dd" + strings.Repeat("0", 62), Name: "job-2", State: "created", Status: "Created", Created: 6e9})

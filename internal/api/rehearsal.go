@@ -137,7 +137,7 @@ func (p *rehearsal) Create(_ context.Context, r *schedule.Request, _ func(*fleet
 	}
 	p.chosen = n
 	c := &fleet.Container{
-		ID: pretendedID(), Name: r.Name, Image: r.Image, Labels: r.Labels, State: "created",
+		ID: pretendedID(), Name: r.Name, Image: r.Image, Labels: fleet.LabelsOf(r.Labels), State: "created",
 		Inspected: true, Memory: r.Memory, NanoCPUs: r.NanoCPUs, Wanted: r.Ports, Exposed: r.Exposed,
 	}
 	if r.HostNetwork {

@@ -270,7 +270,7 @@ func (c *Cluster) promise(ctx context.Context, seat uint64, n *fleet.Node, m mad
 	labels := map[string]string{fleet.LabelSwarmID: m.swarmID}
 	maps.Copy(labels, r.Labels) // which may have a Swarm ID of an earlier life
 	return e.Promise(fleet.Container{
-		ID: id, Name: m.name, Image: r.Image, Labels: labels,
+		ID: id, Name: m.name, Image: r.Image, Labels: fleet.LabelsOf(labels),
 		Memory: r.Memory, NanoCPUs: r.NanoCPUs, Wanted: wanted(c.heldPorts(seat)), Exposed: r.Exposed,
 	})
 }

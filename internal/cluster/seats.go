@@ -139,7 +139,7 @@ func (s *seats) hide(n *fleet.Node) *fleet.Node {
 		return n
 	}
 	abandoned := func(c *fleet.Container) bool {
-		at, ok := s.state.abandoned[c.Labels[fleet.LabelSwarmID]]
+		at, ok := s.state.abandoned[c.Labels.Get(fleet.LabelSwarmID)]
 		return ok && at == n.ID
 	}
 	if !slices.ContainsFunc(n.Containers, abandoned) {
@@ -159,7 +159,7 @@ func (s *seats) found(n *fleet.Node) map[string]string {
 	}
 	out := map[string]string{}
 	for _, c := range n.Containers {
-		id := c.Labels[fleet.LabelSwarmID]
+		id := c.Labels.Get(fleet.LabelSwarmID)
 		if at, ok := s.state.abandoned[id]; ok && at == n.ID && !s.state.cleaning[id] {
 			s.state.cleaning[id] = true
 			out[id] = c.ID

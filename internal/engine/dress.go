@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"berth/internal/fleet"
@@ -56,7 +57,7 @@ func (d *dress) event(n *fleet.Node, raw []byte) (fleet.Event, error) {
 		return fleet.Event{}, err
 	}
 	ev := fleet.Event{
-		NodeID: n.ID, Node: n.Name, Type: word(p.kind), Action: word(p.action), ActorID: p.actor, Scope: word(p.scope), TimeNano: p.nano,
+		NodeID: n.ID, Node: n.Name, Type: eventWord(p.kind), Action: eventWord(p.action), ActorID: p.actor, Scope: eventWord(p.scope), TimeNano: p.nano,
 	}
 	if ev.TimeNano == 0 {
 		ev.TimeNano = p.seconds * int64(time.Second) // an engine that gives no more
@@ -79,8 +80,8 @@ type parts struct {
 	plain               bool // nothing stands there yet that we add
 }
 
-func (p *parts) field(key, value []byte) (err error) {
-	switch string(key) {
+func (p *parts) field(key string, value []byte) (err error) {
+	switch key {
 	case "Type":
 		p.kind = value
 	case "Action":
@@ -88,9 +89,9 @@ func (p *parts) field(key, value []byte) (err error) {
 	case "scope":
 		p.scope = value
 	case "timeNano":
-		p.nano, err = number(value)
+		p.nano, err = eventNumber(value)
 	case "time":
-		p.seconds, err = number(value)
+		p.seconds, err = eventNumber(value)
 	case "Actor":
 		return p.actorOf(value)
 	case "node":
@@ -104,13 +105,13 @@ func (p *parts) actorOf(actor []byte) error {
 		return nil
 	}
 	p.actor, _ = rawjson.Text(actor, "ID")
-	return rawjson.Walk(actor, func(key, value []byte) error {
-		if string(key) != "Attributes" || value[0] != '{' {
+	return rawjson.Walk(actor, func(key string, value []byte) error {
+		if key != "Attributes" || value[0] != '{' {
 			return nil
 		}
 		p.attributes = value
-		return rawjson.Walk(value, func(key, _ []byte) error {
-			if bytes.HasPrefix(key, []byte("node.")) || string(key) == fleet.LabelNode {
+		return rawjson.Walk(value, func(key string, _ []byte) error {
+			if strings.HasPrefix(key, "node.") || key == fleet.LabelNode {
 				p.plain = false
 			}
 			return nil
@@ -118,7 +119,7 @@ func (p *parts) actorOf(actor []byte) error {
 	})
 }
 
-func number(value []byte) (int64, error) {
+func eventNumber(value []byte) (int64, error) {
 	n, err := strconv.ParseInt(string(value), 10, 64)
 	if err != nil && string(value) != "null" {
 		return 0, errEventTime
@@ -165,8 +166,8 @@ func (d *dress) rewrite(raw []byte) (line, ours []byte, err error) {
 	return o.Bytes(), attributes.Bytes(), nil
 }
 
-// words are what most events say.
-var words = func() map[string]string {
+// eventWords are what most events say.
+var eventWords = func() map[string]string {
 	m := map[string]string{}
 	for _, w := range []string{
 		"container", "image", "network", "volume", "daemon", "builder", "plugin", "local", "swarm",
@@ -177,13 +178,10 @@ var words = func() map[string]string {
 	return m
 }()
 
-func word(value []byte) string {
-	if len(value) < 2 || value[0] != '"' {
-		return ""
-	}
-	if w, ok := words[string(value[1:len(value)-1])]; ok {
+func eventWord(value []byte) string {
+	text := rawjson.View(value)
+	if w, ok := eventWords[text]; ok {
 		return w
 	}
-	text, _ := rawjson.String(value)
-	return text
+	return strings.Clone(text)
 }

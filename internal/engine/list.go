@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -129,6 +128,9 @@ func byIDOrder(a, b *fleet.Container) int { return strings.Compare(a.ID, b.ID) }
 // is needed. now is the engine's clock.
 func (e *Engine) carry(old, c *fleet.Container, now time.Time) bool {
 	h := e.hints[c.ID]
+	if old != nil {
+		c.ID = old.ID // once in memory, however many keep it
+	}
 	if old == nil || !old.Inspected {
 		h.apply(c)
 		return true
@@ -264,8 +266,8 @@ func (e *Engine) fetchInspection(ctx context.Context, id string) (*inspection, e
 	if err != nil {
 		return nil, err
 	}
-	i := new(inspection)
-	if err := json.Unmarshal(b, i); err != nil {
+	i, err := parseInspection(b)
+	if err != nil {
 		return nil, fmt.Errorf("inspect container %s: %w", id, err)
 	}
 	return i, nil

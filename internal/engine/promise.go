@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"maps"
-	"slices"
 	"strconv"
 	"time"
 
@@ -44,30 +42,23 @@ func (e *Engine) Promise(c fleet.Container) error {
 func promised(c fleet.Container, at time.Time, node string) (*fleet.Container, error) {
 	row := new(rawjson.Object)
 	row.Set("Id", c.ID)
+	row.SetRaw("Names", rawjson.Strings([]string{"/" + c.Name}))
 	row.Set("Image", c.Image)
 	row.Set("ImageID", "")
 	row.Set("Command", "")
 	row.SetRaw("Created", strconv.AppendInt(nil, at.Unix(), 10))
 	row.SetRaw("Ports", noneOf)
-	row.Set("Labels", labelsOf(c.Labels))
-	row.Set("State", stateCreated)
+	row.SetRaw("Labels", []byte("{"+c.Labels+"}"))
+	row.Set("State", "created")
+	row.Set("Status", "Created")
 	row.SetRaw("HostConfig", []byte(`{"NetworkMode":"default"}`))
 	row.SetRaw("NetworkSettings", []byte(`{"Networks":{}}`))
 	row.SetRaw("Mounts", noneOf)
-	c.State, c.Status, c.NetworkMode = stateCreated, "Created", "default"
-	c.Created, c.Inspected, c.Promised = at.UnixNano(), true, true
-	_, c.Relay = c.Labels[fleet.LabelRelay]
-	return &c, render(&c, row, node)
-}
-
-const stateCreated = "created"
-
-var noneOf = []byte("[]")
-
-func labelsOf(labels map[string]string) *rawjson.Object {
-	o := new(rawjson.Object)
-	for _, k := range slices.Sorted(maps.Keys(labels)) {
-		o.Set(k, labels[k])
+	made, err := parseRow(row.Bytes(), node)
+	if err != nil {
+		return nil, err
 	}
-	return o
+	made.Created, made.Inspected, made.Promised = at.UnixNano(), true, true
+	made.Memory, made.NanoCPUs, made.Wanted, made.Exposed = c.Memory, c.NanoCPUs, c.Wanted, c.Exposed
+	return made, nil
 }

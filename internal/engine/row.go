@@ -1,125 +1,311 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
+	"math"
 	"strconv"
 	"strings"
 	"time"
-	"unique"
 
 	"berth/internal/fleet"
 	"berth/internal/rawjson"
 )
 
-// row is what is read of one row of GET /containers/json; the row itself stays as it came.
-type row struct {
-	ID              string `json:"Id"`
-	Names           []string
-	Image           string
-	ImageID         string
-	Created         int64
-	Labels          map[string]string
-	State           string
-	Status          string
-	HostConfig      struct{ NetworkMode string }
-	Ports           []rowPort
-	Mounts          []fleet.Mount
-	NetworkSettings struct {
-		Networks map[string]struct{ NetworkID, IPAddress string }
-	}
+// rowField is one field of a row of GET /containers/json.
+type rowField struct {
+	key   string
+	value []byte
 }
 
-type rowPort struct {
-	IP                      string
-	PrivatePort, PublicPort uint16
-	Type                    string
-}
-
-// parseRow reads one row and prepares it for our own list: names of the fleet, the node's label, a gap for the status.
+// parseRow reads one row and prepares it for our own list: names of the fleet, the node's label, a gap for the status. All
+// texts of the container but its ID are parts of the row that it makes, since a fleet has many containers: what is read of
+// a row costs no memory beside it, and the body that raw is a part of is not kept.
 func parseRow(raw []byte, node string) (*fleet.Container, error) {
-	var r row
-	if err := json.Unmarshal(raw, &r); err != nil {
+	fields, err := rowFields(raw)
+	if err != nil {
 		return nil, fmt.Errorf("container list: %w", err)
 	}
-	if r.ID == "" {
+	c := new(fleet.Container)
+	row := make([]byte, 0, rowSize(raw, fields, node))
+	row = append(row, '{')
+	cut := 0
+	for i, f := range fields {
+		if i > 0 {
+			row = append(row, ',')
+		}
+		row = append(rawjson.AppendString(row, f.key), ':')
+		start := len(row)
+		switch f.key {
+		case "Status":
+			cut = start
+			c.Status = strings.Clone(rawjson.View(f.value))
+			continue
+		case "Names":
+			row, c.Name, c.Aliases, err = appendNames(row, f.value, node)
+		case "Labels":
+			row, c.Labels, err = appendLabels(row, f.value, node)
+		default:
+			row = append(row, f.value...)
+			err = readField(c, f.key, row[start:])
+		}
+		if err != nil {
+			return nil, fmt.Errorf("container list: %s: %w", f.key, err)
+		}
+	}
+	row = append(row, '}')
+	if c.ID == "" {
 		return nil, errors.New("container list: a row without an Id")
 	}
-	c := &fleet.Container{
-		ID: r.ID, Image: intern(r.Image), ImageID: intern(r.ImageID), Labels: internAll(r.Labels), Created: r.Created * int64(time.Second),
-		State: intern(r.State), Status: r.Status, NetworkMode: intern(r.HostConfig.NetworkMode), Mounts: r.Mounts,
-	}
-	_, c.Relay = r.Labels[fleet.LabelRelay]
-	c.Name, c.Aliases = splitNames(r.Names)
-	c.ExitCode, c.Health = statusParts(r.Status)
-	for _, p := range r.Ports {
-		if p.PublicPort != 0 {
-			c.Published = append(c.Published, fleet.Port{Proto: p.Type, HostIP: p.IP, HostPort: p.PublicPort, Port: p.PrivatePort})
-		}
-	}
-	for name, n := range r.NetworkSettings.Networks {
-		c.Networks = append(c.Networks, fleet.Attachment{Name: intern(name), NetworkID: intern(n.NetworkID), IP: n.IPAddress})
-	}
-	o, err := rawjson.ParseTrusted(raw)
-	if err != nil {
-		return nil, fmt.Errorf("container list: %w", err)
-	}
-	return c, render(c, o, node)
+	c.Head, c.Tail = row[:cut:cut], row[cut:]
+	_, c.Relay = c.Labels.Lookup(fleet.LabelRelay)
+	c.ExitCode, c.Health = statusParts(c.Status)
+	return c, nil
 }
 
-// intern keeps one copy of what many containers have: images, networks, states and labels come in a few different ones.
-func intern(s string) string { return unique.Make(s).Value() }
-
-// longLabel is from where on a label's value is its container's own, as a rule.
-const longLabel = 48
-
-func internAll(labels map[string]string) map[string]string {
-	if labels == nil {
+// rowFields are the fields of a row, with those added that ours has in any case.
+func rowFields(raw []byte) ([]rowField, error) {
+	fields := make([]rowField, 0, 24)
+	has := map[string]bool{"Names": false, "Labels": false, "Status": false}
+	err := rawjson.Walk(raw, func(key string, value []byte) error {
+		fields = append(fields, rowField{key, value})
+		if _, ok := has[key]; ok {
+			has[key] = true
+		}
 		return nil
-	}
-	kept := make(map[string]string, len(labels))
-	for k, v := range labels {
-		if len(v) < longLabel {
-			v = intern(v)
+	})
+	for _, add := range []rowField{{"Names", noneOf}, {"Labels", nothing}, {"Status", emptyText}} {
+		if !has[add.key] {
+			fields = append(fields, add)
 		}
-		kept[intern(k)] = v
 	}
-	return kept
+	return fields, err
 }
 
-// render makes Head and Tail of a row.
-func render(c *fleet.Container, o *rawjson.Object, node string) error {
-	names := []string{"/" + c.Name}
-	for _, a := range c.Aliases {
-		names = append(names, "/"+a)
+var noneOf, nothing, emptyText = []byte("[]"), []byte("{}"), []byte(`""`)
+
+// rowSize is how many bytes our row has, as a rule exactly, so that none are kept for nothing.
+func rowSize(raw []byte, fields []rowField, node string) int {
+	size := len(raw) + len(`,"//",:""`) + 2*len(node) + len(rawjson.Encode(fleet.LabelNode))
+	for _, f := range fields {
+		switch f.key {
+		case "Status":
+			size -= len(f.value)
+		case "Names":
+			name, _, _ := splitNames(f.value, math.MaxInt) // broken ones are found where they are read
+			size += len(name)
+		case "Labels":
+			if len(f.value) <= len(nothing) {
+				size--
+			}
+		}
 	}
-	o.SetRaw("Names", rawjson.Strings(append(names, "/"+node+"/"+c.Name)))
-	labels, err := o.Object("Labels")
+	return size
+}
+
+// appendNames appends the container's names with that which has the node in front, and returns the engine's own of them.
+func appendNames(row, value []byte, node string) (_ []byte, name string, aliases []string, err error) {
+	name, aliases, err = splitNames(value, math.MaxInt)
 	if err != nil {
-		return fmt.Errorf("container list: %w", err)
+		return row, "", nil, err
 	}
-	labels.Set(fleet.LabelNode, node)
-	o.Set("Labels", labels)
-	if o.Get("Status") == nil {
-		o.Set("Status", "")
+	own, start := 1+len(aliases), len(row)
+	if name == "" {
+		list := []string{"/"}
+		for _, a := range aliases {
+			list = append(list, "/"+a)
+		}
+		value = rawjson.Strings(list)
 	}
-	c.Head, c.Tail, err = o.Cut("Status")
+	value = bytes.TrimSpace(value)
+	row = append(row, value[:len(value)-1]...)
+	row = append(rawjson.AppendString(append(row, ','), "/"+node+"/"+name), ']')
+	name, aliases, err = splitNames(row[start:], own)
+	return row, name, aliases, err
+}
+
+// splitNames tells the container's own name, of the first names, from the names that links gave it, which have a slash inside.
+func splitNames(value []byte, first int) (name string, aliases []string, err error) {
+	err = rawjson.Each(value, func(v []byte) error {
+		n := strings.TrimPrefix(rawjson.View(v), "/")
+		switch first--; {
+		case first < 0:
+		case name == "" && !strings.Contains(n, "/"):
+			name = n
+		default:
+			aliases = append(aliases, n)
+		}
+		return nil
+	})
+	return name, aliases, err
+}
+
+// appendLabels appends the labels with the node's, and returns the engine's own of them.
+func appendLabels(row, value []byte, node string) ([]byte, fleet.Labels, error) {
+	text, ok := members(value)
+	members := fleet.Labels(rawjson.Share(text))
+	if _, taken := members.Lookup(fleet.LabelNode); taken || !ok || !members.Valid() {
+		var m map[string]string
+		if err := json.Unmarshal(value, &m); err != nil {
+			return row, "", err
+		}
+		delete(m, fleet.LabelNode)
+		members = fleet.LabelsOf(m)
+	}
+	row = append(row, '{')
+	start := len(row)
+	row = append(row, members...)
+	end := len(row)
+	if start < end {
+		row = append(row, ',')
+	}
+	row = append(rawjson.AppendString(row, fleet.LabelNode), ':')
+	row = append(rawjson.AppendString(row, node), '}')
+	return row, fleet.Labels(rawjson.Share(row[start:end])), nil
+}
+
+// members are what stands between the braces of an object.
+func members(object []byte) ([]byte, bool) {
+	if len(object) < len(nothing) || object[0] != '{' {
+		return nil, false
+	}
+	return bytes.TrimSpace(object[1 : len(object)-1]), true
+}
+
+// readField takes from a field what we want to know.
+func readField(c *fleet.Container, key string, value []byte) (err error) {
+	switch key {
+	case "Id":
+		c.ID = strings.Clone(rawjson.View(value)) // it is kept in many places, and for longer than the row
+	case "Image":
+		c.Image = rawjson.View(value)
+	case "ImageID":
+		c.ImageID = rawjson.View(value)
+	case "Created":
+		var seconds int64
+		seconds, err = strconv.ParseInt(rawjson.Share(value), 10, 64)
+		c.Created = seconds * int64(time.Second)
+	case "State":
+		c.State = word(value)
+	case "HostConfig":
+		err = readObject(value, func(key string, value []byte) error {
+			if key == "NetworkMode" {
+				c.NetworkMode = word(value)
+			}
+			return nil
+		})
+	case "Ports":
+		c.Published, err = readPorts(value)
+	case "Mounts":
+		c.Mounts, err = readMounts(value)
+	case "NetworkSettings":
+		err = readObject(value, func(key string, value []byte) (err error) {
+			if key == "Networks" {
+				c.Networks, err = readNetworks(value)
+			}
+			return err
+		})
+	}
 	return err
 }
 
-// splitNames tells the container's own name from the names that links gave it, which have a slash inside.
-func splitNames(names []string) (name string, aliases []string) {
-	for _, n := range names {
-		n = strings.TrimPrefix(n, "/")
-		if name == "" && !strings.Contains(n, "/") {
-			name = n
-			continue
-		}
-		aliases = append(aliases, n)
+// readObject is Walk of an object that may be null.
+func readObject(value []byte, f func(key string, value []byte) error) error {
+	if string(value) == "null" {
+		return nil
 	}
-	return name, aliases
+	return rawjson.Walk(value, f)
+}
+
+func readPorts(value []byte) (published []fleet.Port, err error) {
+	err = rawjson.Each(value, func(v []byte) error {
+		var p fleet.Port
+		err := rawjson.Walk(v, func(key string, value []byte) error {
+			switch key {
+			case "IP":
+				p.HostIP = word(value)
+			case "PrivatePort":
+				p.Port = number(value)
+			case "PublicPort":
+				p.HostPort = number(value)
+			case "Type":
+				p.Proto = word(value)
+			}
+			return nil
+		})
+		if p.HostPort != 0 {
+			published = append(published, p)
+		}
+		return err
+	})
+	return published, err
+}
+
+// number reads a port. What is none is no port.
+func number(value []byte) uint16 {
+	n, _ := strconv.ParseUint(rawjson.Share(value), 10, 16)
+	return uint16(n)
+}
+
+func readMounts(value []byte) (mounts []fleet.Mount, err error) {
+	err = rawjson.Each(value, func(v []byte) error {
+		var m fleet.Mount
+		err := rawjson.Walk(v, func(key string, value []byte) error {
+			switch key {
+			case "Type":
+				m.Type = word(value)
+			case "Name":
+				m.Name = rawjson.View(value)
+			case "Source":
+				m.Source = rawjson.View(value)
+			case "Destination":
+				m.Destination = rawjson.View(value)
+			}
+			return nil
+		})
+		mounts = append(mounts, m)
+		return err
+	})
+	return mounts, err
+}
+
+func readNetworks(value []byte) (networks []fleet.Attachment, err error) {
+	err = readObject(value, func(name string, v []byte) error {
+		a := fleet.Attachment{Name: name}
+		err := readObject(v, func(key string, value []byte) error {
+			switch key {
+			case "NetworkID":
+				a.NetworkID = rawjson.View(value)
+			case "IPAddress":
+				a.IP = rawjson.View(value)
+			}
+			return nil
+		})
+		networks = append(networks, a)
+		return err
+	})
+	return networks, err
+}
+
+// words are what many fields hold.
+var words = func(all ...string) map[string]string {
+	m := make(map[string]string, len(all))
+	for _, w := range all {
+		m[w] = w
+	}
+	return m
+}("created", "running", "paused", "restarting", "removing", "exited", "dead", "starting", "healthy", "unhealthy", "none",
+	"tcp", "udp", "sctp", "0.0.0.0", "::", "127.0.0.1", "bridge", "default", "host", "bind", "volume", "tmpfs")
+
+// word is View for a text that is one of a few as a rule, so that comparing it does not read the row.
+func word(value []byte) string {
+	v := rawjson.View(value)
+	if w, ok := words[v]; ok {
+		return w
+	}
+	return v
 }
 
 // statusParts reads the exit code and the health that only the text of the row tells.
@@ -136,92 +322,4 @@ func statusParts(status string) (exit int, health string) {
 		}
 	}
 	return exit, ""
-}
-
-// inspection is what is read of GET /containers/{id}/json.
-type inspection struct {
-	Created time.Time
-	State   struct {
-		Status     string
-		ExitCode   int
-		StartedAt  time.Time
-		FinishedAt time.Time
-		Health     *struct{ Status string }
-	}
-	HostConfig struct {
-		Memory, NanoCpus, CPUQuota, CPUPeriod, CPUShares int64
-		PortBindings                                     map[string][]struct{ HostIP, HostPort string }
-	}
-	Config struct {
-		ExposedPorts map[string]struct{}
-	}
-	ExecIDs []string
-}
-
-// apply puts what placement needs of an inspection into c, which is not published yet.
-func (i *inspection) apply(c *fleet.Container) {
-	h := i.HostConfig
-	c.Inspected = true
-	if !i.Created.IsZero() {
-		c.Created = i.Created.UnixNano()
-	}
-	c.Memory, c.NanoCPUs, c.CPUShares, c.ExecIDs = h.Memory, h.NanoCpus, h.CPUShares, i.ExecIDs
-	if c.NanoCPUs == 0 && h.CPUQuota > 0 {
-		period := h.CPUPeriod
-		if period == 0 {
-			period = 100_000 // the kernel's default, in microseconds
-		}
-		c.NanoCPUs = h.CPUQuota * 1_000_000_000 / period
-	}
-	c.Wanted, c.Exposed = nil, nil
-	for spec, bindings := range h.PortBindings {
-		port, proto := splitPort(spec)
-		for _, b := range bindings {
-			for _, hp := range hostPorts(b.HostPort) {
-				c.Wanted = append(c.Wanted, fleet.Port{Proto: proto, HostIP: b.HostIP, HostPort: hp, Port: port})
-			}
-		}
-	}
-	for spec := range i.Config.ExposedPorts {
-		port, proto := splitPort(spec)
-		c.Exposed = append(c.Exposed, fleet.Port{Proto: proto, Port: port})
-	}
-	sortPorts(c.Wanted)
-	sortPorts(c.Exposed)
-	if i.State.Status == c.State {
-		c.ExitCode, c.StartedAt, c.FinishedAt = i.State.ExitCode, i.State.StartedAt, i.State.FinishedAt
-		if i.State.Health != nil && i.State.Health.Status != "none" {
-			c.Health = i.State.Health.Status
-		}
-	}
-}
-
-func sortPorts(ps []fleet.Port) {
-	slices.SortFunc(ps, func(a, b fleet.Port) int {
-		if d := int(a.HostPort) - int(b.HostPort); d != 0 {
-			return d
-		}
-		if d := int(a.Port) - int(b.Port); d != 0 {
-			return d
-		}
-		return strings.Compare(a.Proto+a.HostIP, b.Proto+b.HostIP)
-	})
-}
-
-// splitPort reads "80/tcp". What is no number gives 0, which conflicts with nothing.
-func splitPort(spec string) (uint16, string) {
-	num, proto, ok := strings.Cut(spec, "/")
-	if !ok {
-		proto = "tcp"
-	}
-	n, _ := strconv.ParseUint(num, 10, 16) // "" and ranges mean no fixed port
-	return uint16(n), proto
-}
-
-// hostPorts reads a HostPort, which may be a range: any port of it may be taken, so all count as wanted only if it is one.
-func hostPorts(s string) []uint16 {
-	if n, err := strconv.ParseUint(s, 10, 16); err == nil && n != 0 {
-		return []uint16{uint16(n)}
-	}
-	return nil
 }

@@ -91,7 +91,7 @@ func (s *Snapshot) byID(ref string, whole bool, most int) []Ref {
 func (s *Snapshot) bySwarmID(ref string, whole bool, most int) []Ref {
 	first, last := keysOf(ref, whole)
 	return s.search(s.swarm, first, last, most, func(key uint64, c *Container) bool {
-		id := c.Labels[LabelSwarmID]
+		id := c.Labels.Get(LabelSwarmID)
 		return matches(id, ref, whole) && beginning(id) == key // the entry may be of another that begins alike
 	})
 }

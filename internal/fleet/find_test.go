@@ -18,7 +18,7 @@ const (
 func small() *Snapshot {
 	return new(Snapshot).
 		Replace(&Node{ID: "E1|10.0.0.1:2375", EngineID: "E1", Name: "n1", Containers: []*Container{
-			{ID: idA, Name: "web"}, {ID: idB, Name: "twin", Labels: map[string]string{LabelSwarmID: "5afe00"}},
+			{ID: idA, Name: "web"}, {ID: idB, Name: "twin", Labels: LabelsOf(map[string]string{LabelSwarmID: "5afe00"})},
 			{ID: "fa" + idC[2:], Name: "rest"}, {ID: "fb" + idC[2:], Name: "more"}, {ID: "fc" + idC[2:], Name: "f"},
 		}}).
 		Replace(&Node{ID: "E2|10.0.0.2:2375", EngineID: "E2", Name: "n2", Containers: []*Container{

@@ -101,8 +101,8 @@ type Container struct {
 	Health     string // "", none, starting, healthy, unhealthy
 	StartedAt  time.Time
 	ID         string
-	Name       string            // without a slash
-	Labels     map[string]string // the engine's own
+	Name       string // without a slash
+	Labels     Labels // the engine's own
 	FinishedAt time.Time
 	ExitCode   int
 	Status     string // the engine's words at the time of the list

@@ -310,7 +310,7 @@ func (f *Facts) Column(key string) []Text {
 	c := &labelColumn{key: key, values: make([]Text, len(as)), next: known}
 	for i, a := range as {
 		c.values[i] = NoLabel
-		if v, ok := a.Labels[key]; ok {
+		if v, ok := a.Labels.Lookup(key); ok {
 			c.values[i] = unique.Make(v)
 		}
 	}
@@ -353,7 +353,7 @@ func (f *Facts) LabelValues(key Text) []Text {
 func valuesOf(cs []*Container, key string) []Text {
 	values := make([]string, len(cs))
 	for i, c := range cs {
-		values[i] = c.Labels[key]
+		values[i] = c.Labels.Get(key)
 	}
 	slices.Sort(values)
 	values = slices.Compact(values)

@@ -97,7 +97,7 @@ func TestSealKeepsOnlyWhatStillHolds(t *testing.T) {
 	key, none := unique.Make("tier"), unique.Make("")
 	v1 := &Node{
 		ID: "n", Labels: map[string]string{"zone": "a"},
-		Containers: []*Container{{ID: "1", Labels: map[string]string{"tier": "front"}}, {ID: "2"}},
+		Containers: []*Container{{ID: "1", Labels: LabelsOf(map[string]string{"tier": "front"})}, {ID: "2"}},
 		Images:     []*Image{{ID: "sha256:1", RepoTags: []string{"nginx:1", "<none>:<none>"}, RepoDigests: []string{"nginx@sha256:d"}}},
 	}
 	v1.Seal()
@@ -110,7 +110,7 @@ func TestSealKeepsOnlyWhatStillHolds(t *testing.T) {
 		t.Fatalf("first version = %s, want %s", got, was)
 	}
 	v2 := *v1
-	v2.Containers = append(slices.Clip(v1.Containers), &Container{ID: "3", Labels: map[string]string{"tier": "back"}})
+	v2.Containers = append(slices.Clip(v1.Containers), &Container{ID: "3", Labels: LabelsOf(map[string]string{"tier": "back"})})
 	v2.Seal()
 	if got, want := look(&v2), "[ back front] [nginx nginx:1 nginx@sha256:d sha256:1] a"; got != want {
 		t.Errorf("with another container = %s, want %s", got, want)
@@ -133,7 +133,7 @@ func TestLabelValuesRemembersFewKeys(t *testing.T) {
 	for i := range 3 * keptLabels {
 		labels[fmt.Sprint("k", i)] = fmt.Sprint("v", i)
 	}
-	f := (&Node{ID: "n", Containers: []*Container{{ID: "1", Labels: labels}}}).Seal().Facts()
+	f := (&Node{ID: "n", Containers: []*Container{{ID: "1", Labels: LabelsOf(labels)}}}).Seal().Facts()
 	for round := range 2 {
 		for k, v := range labels {
 			if got := texts(f.LabelValues(unique.Make(k))); !slices.Equal(got, []string{v}) {
@@ -153,7 +153,7 @@ func TestLabelValuesRemembersFewKeys(t *testing.T) {
 func TestFactsMayBeAskedByManyAtOnce(t *testing.T) {
 	n := &Node{ID: "n", Images: []*Image{{ID: "i", RepoTags: []string{"a:1"}}}}
 	for i := range 20 {
-		n.Containers = append(n.Containers, &Container{ID: fmt.Sprintf("%02d", i), Labels: map[string]string{"a": fmt.Sprint(i), "b": "x"}})
+		n.Containers = append(n.Containers, &Container{ID: fmt.Sprintf("%02d", i), Labels: LabelsOf(map[string]string{"a": fmt.Sprint(i), "b": "x"})})
 	}
 	n.Seal()
 	var wg sync.WaitGroup

@@ -188,7 +188,7 @@ func (s *Snapshot) reindex(old, n *Node) {
 
 // sameKeys tells whether two versions of a container stand in the same places of all indexes.
 func sameKeys(a, b *Container) bool {
-	return a == b || a.Name == b.Name && slices.Equal(a.Aliases, b.Aliases) && a.Labels[LabelSwarmID] == b.Labels[LabelSwarmID]
+	return a == b || a.Name == b.Name && slices.Equal(a.Aliases, b.Aliases) && a.Labels.Get(LabelSwarmID) == b.Labels.Get(LabelSwarmID)
 }
 
 // edits are entries of one node for each of the indexes.
@@ -204,7 +204,7 @@ func (e *edits) add(c *Container) {
 	for _, a := range c.Aliases {
 		e.names = append(e.names, entry{fnv(a), id, e.node})
 	}
-	if swarm := c.Labels[LabelSwarmID]; swarm != "" {
+	if swarm := c.Labels.Get(LabelSwarmID); swarm != "" {
 		e.swarm = append(e.swarm, entry{beginning(swarm), id, e.node})
 	}
 }

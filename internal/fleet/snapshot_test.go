@@ -58,7 +58,7 @@ func (m model) wanted(ref string) string {
 	}
 	for _, match := range []func(*Container) bool{
 		func(c *Container) bool { return strings.HasPrefix(c.ID, ref) },
-		func(c *Container) bool { return strings.HasPrefix(c.Labels[LabelSwarmID], ref) },
+		func(c *Container) bool { return strings.HasPrefix(c.Labels.Get(LabelSwarmID), ref) },
 	} {
 		if found := m.containers(match); len(found) > 0 {
 			return oneOf(found)
@@ -131,9 +131,9 @@ func drawNode(t *rapid.T, id string, word *rapid.Generator[string], old *Node) *
 		}
 	}
 	for range rapid.IntRange(0, 3).Draw(t, "containers") {
-		c := &Container{ID: word.Draw(t, "id"), Name: word.Draw(t, "name"), Labels: map[string]string{}}
+		c := &Container{ID: word.Draw(t, "id"), Name: word.Draw(t, "name")}
 		if rapid.Bool().Draw(t, "swarm") {
-			c.Labels[LabelSwarmID] = word.Draw(t, "swarmID")
+			c.Labels = LabelsOf(map[string]string{LabelSwarmID: word.Draw(t, "swarmID")})
 		}
 		if rapid.IntRange(0, 3).Draw(t, "linked") == 0 {
 			c.Aliases = []string{word.Draw(t, "alias")}
@@ -216,7 +216,7 @@ func compare(t *rapid.T, m model, s *Snapshot) {
 		if got, want := refsText(s.WithID(word, math.MaxInt)), m.containers(func(c *Container) bool { return strings.HasPrefix(c.ID, word) }); !slices.Equal(got, want) {
 			t.Fatalf("WithID(%q) = %v, want %v", word, got, want)
 		}
-		want := m.containers(func(c *Container) bool { return word != "" && c.Labels[LabelSwarmID] == word })
+		want := m.containers(func(c *Container) bool { return word != "" && c.Labels.Get(LabelSwarmID) == word })
 		if got := refsText(s.WithSwarmID(word)); !slices.Equal(got, want) {
 			t.Fatalf("WithSwarmID(%q) = %v, want %v", word, got, want)
 		}

@@ -12,7 +12,8 @@ import (
 	"strings"
 )
 
-// Object is a JSON object as its fields in their order, each value as the bytes that stood there. The zero value is {}.
+// Object is a JSON object as its fields in their order, each value as the bytes that stood there. The zero value is {}. Keys
+// are parts of the text as values are.
 type Object struct {
 	fields []field
 	source []byte
@@ -202,8 +203,7 @@ func (o *Object) Cut(key string) (head, tail []byte, err error) {
 
 // Text returns the value of key if it is a string, or else "".
 func (o *Object) Text(key string) string {
-	text, _ := String(o.Get(key))
-	return text
+	return strings.Clone(View(o.Get(key))) // which may be kept for longer than the body
 }
 
 // Source is the text that was given to Parse, or what the object encodes to if there was none.

@@ -37,22 +37,15 @@ func (s *scanner) take(c byte) bool {
 }
 
 func (s *scanner) object(each func(key string, value []byte) error) error {
-	return s.members(func(raw, value []byte) error {
-		key, err := unquoted(raw)
-		if err != nil {
-			return err
-		}
-		return each(string(key), value)
-	})
-}
-
-// members is object with the keys as they are written, in their quotes.
-func (s *scanner) members(each func(key, value []byte) error) error {
 	if !s.take('{') {
 		return ErrNotObject
 	}
 	for !s.take('}') {
-		key, err := s.text()
+		raw, err := s.text()
+		if err != nil {
+			return err
+		}
+		key, err := unquote(raw)
 		if err != nil {
 			return err
 		}
@@ -169,17 +162,12 @@ func (s *scanner) broken() error {
 	return fmt.Errorf("invalid JSON near byte %d", min(s.i, len(s.b)))
 }
 
+// unquote reads a string; without escapes the result is a part of raw.
 func unquote(raw []byte) (string, error) {
-	b, err := unquoted(raw)
-	return string(b), err
-}
-
-// unquoted is what a string says. Without escapes it is part of raw.
-func unquoted(raw []byte) ([]byte, error) {
-	if bytes.IndexByte(raw, '\\') < 0 {
-		return raw[1 : len(raw)-1], nil
+	if bytes.IndexByte(raw, '\\') >= 0 {
+		var text string
+		err := json.Unmarshal(raw, &text)
+		return text, err
 	}
-	var text string
-	err := json.Unmarshal(raw, &text)
-	return []byte(text), err
+	return Share(raw[1 : len(raw)-1]), nil
 }

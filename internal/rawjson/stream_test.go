@@ -80,7 +80,7 @@ func TestStreamAgreesWithTheEncoder(t *testing.T) {
 func TestWalkStops(t *testing.T) {
 	want := errors.New("enough")
 	n := 0
-	err := Walk([]byte(`{"a":1,"b":2}`), func(_, _ []byte) error { n++; return want })
+	err := Walk([]byte(`{"a":1,"b":2}`), func(string, []byte) error { n++; return want })
 	if !errors.Is(err, want) || n != 1 {
 		t.Errorf("%d fields, %v", n, err)
 	}

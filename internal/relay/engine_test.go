@@ -73,7 +73,7 @@ func (s *site) show() {
 	n := &fleet.Node{ID: "n1", EngineID: "e1", Name: "host1", State: fleet.Healthy, API: "1.41", MinAPI: "1.12"}
 	s.mu.Lock()
 	if s.relay != nil {
-		n.Containers = []*fleet.Container{{ID: s.relay.id, State: s.relay.state, Labels: map[string]string{fleet.LabelRelay: protocol}}}
+		n.Containers = []*fleet.Container{{ID: s.relay.id, State: s.relay.state, Labels: fleet.LabelsOf(map[string]string{fleet.LabelRelay: protocol})}}
 	}
 	s.mu.Unlock()
 	s.snapshot.Store(new(fleet.Snapshot).Replace(n.Seal()))

@@ -205,7 +205,7 @@ func (r *Relays) rejoin(ctx context.Context, n *fleet.Node, l *link) {
 
 func runningRelay(n *fleet.Node) string {
 	for _, c := range n.Containers {
-		if c.Labels[fleet.LabelRelay] == protocol && c.State == "running" {
+		if c.Labels.Get(fleet.LabelRelay) == protocol && c.State == "running" {
 			return c.ID
 		}
 	}

@@ -34,10 +34,10 @@ func benchNode(i int, images []*fleet.Image) *fleet.Node {
 		k := i*50 + c
 		n.Containers = append(n.Containers, &fleet.Container{
 			ID: fmt.Sprintf("%08x%056x", k, k), Name: fmt.Sprintf("app%d-web-%d", k%97, k), Image: "app:1.0", State: "running",
-			Labels: map[string]string{
+			Labels: fleet.LabelsOf(map[string]string{
 				"com.docker.compose.project": fmt.Sprintf("app%d", k%97), "com.docker.compose.service": []string{"web", "db", "cache"}[k%3],
 				"com.docker.compose.container-number": fmt.Sprint(k), "com.docker.swarm.id": fmt.Sprintf("%064x", k),
-			},
+			}),
 			Wanted: []fleet.Port{{Proto: "tcp", HostPort: uint16(8000 + c), Port: 80}}, Inspected: true, Memory: 256 << 20, NanoCPUs: 1e8,
 		})
 	}

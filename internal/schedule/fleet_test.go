@@ -51,14 +51,15 @@ func node(name string, words ...string) *fleet.Node {
 func container(node, text string) *fleet.Container {
 	words := strings.Split(text, ",")
 	c := &fleet.Container{
-		ID: fmt.Sprintf("%x", sha256.Sum256([]byte(node+"/"+words[0]))), Name: words[0], Image: "busybox", State: "running", Inspected: true, Labels: map[string]string{},
+		ID: fmt.Sprintf("%x", sha256.Sum256([]byte(node+"/"+words[0]))), Name: words[0], Image: "busybox", State: "running", Inspected: true,
 	}
+	labels := map[string]string{}
 	for _, w := range words[1:] {
 		key, value, isLabel := strings.Cut(w, "=")
 		var amount int64
 		switch {
 		case isLabel:
-			c.Labels[key] = value
+			labels[key] = value
 		case w == "host":
 			c.NetworkMode = "host"
 		case w == "stopped":
@@ -76,6 +77,7 @@ func container(node, text string) *fleet.Container {
 			c.NanoCPUs = amount * 1e9
 		}
 	}
+	c.Labels = fleet.LabelsOf(labels)
 	return c
 }
 
