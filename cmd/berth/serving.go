@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"os"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -62,10 +61,6 @@ func (o *serveOptions) watchers(ctx context.Context, mux *http.ServeMux) (all []
 	return all, nil
 }
 
-// collectAt has garbage collected when it is three quarters of what is needed, and not as much: most of a manager's memory
-// is the picture of the fleet, which lasts. $GOGC has the last word.
-const collectAt = 75
-
 // profiles adds Go's to what others may see too.
 func profiles(mux *http.ServeMux) *http.ServeMux {
 	all := http.NewServeMux()
@@ -78,7 +73,7 @@ func profiles(mux *http.ServeMux) *http.ServeMux {
 
 // run runs the cluster and the servers together; the end of one ends all.
 func (e *serving) run(ctx context.Context) error {
-	if os.Getenv("GOGC") == "" {
+	if !collectorIsSet() {
 		debug.SetGCPercent(collectAt)
 	}
 	var protocols http.Protocols
@@ -97,7 +92,7 @@ func (e *serving) run(ctx context.Context) error {
 	}
 	g.Go(func() error {
 		e.sayLimits(ctx)
-		e.giveBack(ctx)
+		e.keepSmall(ctx)
 		return nil
 	})
 	for _, l := range e.listeners {
@@ -137,18 +132,6 @@ func (e *serving) sayLimits(ctx context.Context) {
 	need := uint64(descriptorsPerNode*len(e.cluster.Snapshot().Nodes()) + descriptorsForClients)
 	if limit, known := descriptorLimit(); known && limit < need {
 		e.log.Warn("this process may open too few files for the fleet: raise its hard limit (ulimit -Hn, LimitNOFILE)", "limit", limit, "want", need)
-	}
-}
-
-// startingTakes is how long after the first look the inspections of a large fleet are done, too.
-const startingTakes = 15 * time.Second
-
-// giveBack returns the memory that only starting needed, to the system.
-func (e *serving) giveBack(ctx context.Context) {
-	select {
-	case <-time.After(startingTakes):
-		debug.FreeOSMemory()
-	case <-ctx.Done():
 	}
 }
 

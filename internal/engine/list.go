@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -245,15 +246,71 @@ func (e *Engine) applyRow(n *fleet.Node, id string, c *fleet.Container, t uint64
 	}
 }
 
-// inspect takes in the details of one container that is listed.
-func (e *Engine) inspect(ctx context.Context, id string) error {
-	t := e.ticket()
-	found, err := e.fetchInspection(ctx, id)
-	if err != nil {
-		return err
+// findings are inspections that are not published yet.
+type findings struct {
+	engine *Engine
+	mu     sync.Mutex
+	found  []finding
+}
+
+type finding struct {
+	id     string
+	found  *inspection
+	ticket uint64
+}
+
+// publishedTogether is how many inspections make one publication: when a fleet is first seen there are as many of them as it
+// has containers, and each publication is one for everybody.
+const publishedTogether = 16
+
+// inspectAll takes in the details of listed containers, a few calls at a time.
+func (e *Engine) inspectAll(ctx context.Context, ids []string) error {
+	all := findings{engine: e}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(callsAtOnce)
+	for _, id := range ids {
+		g.Go(func() error {
+			t := e.ticket()
+			found, err := e.fetchInspection(ctx, id)
+			if isStatus(err) {
+				// One container that its engine cannot inspect (Dead, half removed) must not cost us the node.
+				e.o.Log.Warn("container cannot be inspected", "node", e.Node().Name, "container", id, "error", err)
+				return nil
+			}
+			if err == nil {
+				all.add(finding{id, found, t})
+			}
+			return err
+		})
 	}
-	e.change(func(n *fleet.Node) { e.applyInspection(n, id, found, t) })
-	return nil
+	err := g.Wait()
+	all.publish()
+	return err
+}
+
+func (f *findings) add(one finding) {
+	f.mu.Lock()
+	f.found = append(f.found, one)
+	enough := len(f.found) >= publishedTogether
+	f.mu.Unlock()
+	if enough {
+		f.publish()
+	}
+}
+
+func (f *findings) publish() {
+	f.mu.Lock()
+	found := f.found
+	f.found = nil
+	f.mu.Unlock()
+	if len(found) == 0 {
+		return
+	}
+	f.engine.change(func(n *fleet.Node) {
+		for _, one := range found {
+			f.engine.applyInspection(n, one.id, one.found, one.ticket)
+		}
+	})
 }
 
 func (e *Engine) fetchInspection(ctx context.Context, id string) (*inspection, error) {

@@ -135,6 +135,7 @@ func fetchList[R, T any](ctx context.Context, e *Engine, path, field string, bui
 	}
 	list := make([]T, 0, len(raws))
 	for _, raw := range raws {
+		raw = bytes.Clone(raw) // it is kept for long, and the body is larger
 		var r R
 		if err := json.Unmarshal(raw, &r); err != nil {
 			return nil, fmt.Errorf("GET %s: %w", path, err)

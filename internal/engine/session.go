@@ -168,21 +168,3 @@ func (e *Engine) resync(ctx context.Context) ([]string, error) {
 
 // callsAtOnce bounds the background calls to one engine: each needs a connection, and a fleet has many engines.
 const callsAtOnce = 2
-
-// inspectAll inspects a few at a time.
-func (e *Engine) inspectAll(ctx context.Context, ids []string) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(callsAtOnce)
-	for _, id := range ids {
-		g.Go(func() error {
-			err := e.inspect(ctx, id)
-			if isStatus(err) {
-				// One container that its engine cannot inspect (Dead, half removed) must not cost us the node.
-				e.o.Log.Warn("container cannot be inspected", "node", e.Node().Name, "container", id, "error", err)
-				return nil
-			}
-			return err
-		})
-	}
-	return g.Wait()
-}

@@ -60,7 +60,7 @@ func (s *Snapshot) Container(ref string) (Ref, error) {
 	if ref == "" {
 		return Ref{}, none
 	}
-	if found := s.byID(ref, true, math.MaxInt); len(found) > 0 {
+	if found := s.withID(ref, true, math.MaxInt); len(found) > 0 {
 		return one(ref, found)
 	}
 	name := strings.TrimPrefix(ref, "/")
@@ -71,7 +71,7 @@ func (s *Snapshot) Container(ref string) (Ref, error) {
 		return r, nil
 	}
 	// More than two are not needed to know that a prefix is not unique.
-	for _, found := range [][]Ref{s.byID(ref, false, 2), s.bySwarmID(ref, false, 2)} {
+	for _, found := range [][]Ref{s.withID(ref, false, 2), s.bySwarmID(ref, false, 2)} {
 		switch {
 		case len(found) > 1:
 			return Ref{}, &AmbiguousError{Kind: KindContainer, Ref: ref, Count: len(found)}
@@ -82,8 +82,8 @@ func (s *Snapshot) Container(ref string) (Ref, error) {
 	return Ref{}, none
 }
 
-// byID finds up to most containers by their ID, or by its beginning, in the order of their IDs.
-func (s *Snapshot) byID(ref string, whole bool, most int) []Ref {
+// withID finds up to most containers by their ID, or by its beginning, in the order of their IDs.
+func (s *Snapshot) withID(ref string, whole bool, most int) []Ref {
 	first, last := keysOf(ref, whole)
 	return s.search(s.ids, first, last, most, func(_ uint64, c *Container) bool { return matches(c.ID, ref, whole) })
 }
@@ -173,7 +173,7 @@ func (s *Snapshot) Called(name string) []Ref {
 }
 
 // WithID returns the containers whose IDs begin so, at most so many, in the order of their IDs.
-func (s *Snapshot) WithID(prefix string, most int) []Ref { return s.byID(prefix, false, most) }
+func (s *Snapshot) WithID(prefix string, most int) []Ref { return s.withID(prefix, false, most) }
 
 // WithSwarmID returns every container with that Swarm ID.
 func (s *Snapshot) WithSwarmID(id string) []Ref {

@@ -17,8 +17,8 @@ type Ref struct {
 // Snapshot is the fleet at one moment. The zero value is an empty fleet. A Snapshot is never changed; Replace and Without
 // make new ones that share what did not change, at a cost that depends on one node and not on the fleet.
 type Snapshot struct {
-	nodes   []*Node // by ID
 	byName  []*Node // by name, in natural order
+	byID    []int32 // their places in byName, by ID
 	unwell  []*Node // those that do not answer, by name
 	ids     index   // by the beginning of the containers' IDs
 	names   index   // by the hash of their names, and of their aliases
@@ -43,11 +43,16 @@ func (s *Snapshot) Unwell() []*Node { return s.unwell }
 
 // Node returns the node of that ID.
 func (s *Snapshot) Node(id string) (*Node, bool) {
-	i, ok := slices.BinarySearchFunc(s.nodes, id, func(n *Node, id string) int { return strings.Compare(n.ID, id) })
+	i, ok := s.rank(id)
 	if !ok {
 		return nil, false
 	}
-	return s.nodes[i], true
+	return s.byName[s.byID[i]], true
+}
+
+// rank is where the node is, or would be, in byID.
+func (s *Snapshot) rank(id string) (int, bool) {
+	return slices.BinarySearchFunc(s.byID, id, func(at int32, id string) int { return strings.Compare(s.byName[at].ID, id) })
 }
 
 // NodeByName returns the node of that name, or whose node ID or engine ID it is.
@@ -68,7 +73,7 @@ func (s *Snapshot) NodeByName(name string) (*Node, bool) {
 // Containers counts the containers of all nodes.
 func (s *Snapshot) Containers() int {
 	n := 0
-	for _, node := range s.nodes {
+	for _, node := range s.byName {
 		n += len(node.Containers)
 	}
 	return n
@@ -77,14 +82,7 @@ func (s *Snapshot) Containers() int {
 // Replace puts n in the place of the node with its ID, or adds it.
 func (s *Snapshot) Replace(n *Node) *Snapshot {
 	next := s.copy()
-	i, ok := slices.BinarySearchFunc(next.nodes, n.ID, func(m *Node, id string) int { return strings.Compare(m.ID, id) })
-	var old *Node
-	if ok {
-		old = next.nodes[i]
-		next.nodes[i] = n
-	} else {
-		next.nodes = slices.Insert(next.nodes, i, n)
-	}
+	old, _ := s.Node(n.ID)
 	if old == nil || !same(old.Images, n.Images) || old.State != n.State || old.Name != n.Name || old.StorageDriver != n.StorageDriver {
 		next.images = next.version
 	}
@@ -102,7 +100,6 @@ func (s *Snapshot) Without(id string) *Snapshot {
 	}
 	next := s.copy()
 	next.images = next.version
-	next.nodes = slices.DeleteFunc(next.nodes, func(m *Node) bool { return m.ID == id })
 	next.order(old, nil)
 	next.reindex(old, nil)
 	next.count(old, nil)
@@ -111,40 +108,57 @@ func (s *Snapshot) Without(id string) *Snapshot {
 
 func (s *Snapshot) copy() *Snapshot {
 	next := *s
-	next.nodes, next.byName = slices.Clone(s.nodes), slices.Clone(s.byName)
+	next.byName = slices.Clone(s.byName)
 	next.version++
 	return &next
 }
 
-// order keeps byName and unwell, moving as little as it can.
+// order keeps the lists of nodes, moving as little as it can. byName is the snapshot's own already.
 func (s *Snapshot) order(old, n *Node) {
-	s.byName = ordered(s.byName, old, n)
-	ill := func(n *Node) *Node {
-		if n == nil || n.State == Healthy {
-			return nil
+	if old != nil && n != nil && old.Name == n.Name {
+		i, _ := s.rank(n.ID)
+		s.byName[s.byID[i]] = n
+	} else {
+		s.byID = slices.Clone(s.byID)
+		if old != nil {
+			s.takeOut(old)
 		}
-		return n
+		if n != nil {
+			s.putIn(n)
+		}
 	}
-	if was, is := ill(old), ill(n); was != nil || is != nil {
-		s.unwell = ordered(slices.Clone(s.unwell), was, is)
+	ill := func(n *Node) bool { return n != nil && n.State != Healthy }
+	if ill(old) || ill(n) {
+		s.unwell = slices.DeleteFunc(slices.Clone(s.unwell), func(m *Node) bool { return m == old })
+	}
+	if ill(n) {
+		i, _ := slices.BinarySearchFunc(s.unwell, n, compareNames)
+		s.unwell = slices.Insert(s.unwell, i, n)
 	}
 }
 
-// ordered takes old out of the nodes, which are in order and may be changed, and puts n in. Either may be nil.
-func ordered(nodes []*Node, old, n *Node) []*Node {
-	if old != nil {
-		i, _ := slices.BinarySearchFunc(nodes, old, compareNames)
-		if n != nil && n.Name == old.Name && n.ID == old.ID {
-			nodes[i] = n
-			return nodes
+func (s *Snapshot) takeOut(n *Node) {
+	i, _ := s.rank(n.ID)
+	at := s.byID[i]
+	s.byName = slices.Delete(s.byName, int(at), int(at)+1)
+	s.byID = slices.Delete(s.byID, i, i+1)
+	for k, p := range s.byID {
+		if p > at {
+			s.byID[k]--
 		}
-		nodes = slices.Delete(nodes, i, i+1)
 	}
-	if n == nil {
-		return nodes
+}
+
+func (s *Snapshot) putIn(n *Node) {
+	i, _ := s.rank(n.ID)
+	at, _ := slices.BinarySearchFunc(s.byName, n, compareNames)
+	s.byName = slices.Insert(s.byName, at, n)
+	for k, p := range s.byID {
+		if p >= int32(at) {
+			s.byID[k]++
+		}
 	}
-	i, _ := slices.BinarySearchFunc(nodes, n, compareNames)
-	return slices.Insert(nodes, i, n)
+	s.byID = slices.Insert(s.byID, i, int32(at))
 }
 
 func compareNames(a, b *Node) int {

@@ -24,7 +24,7 @@ func (s *Snapshot) count(old, n *Node) {
 		return
 	}
 	s.versions = Versions{}
-	for _, m := range s.nodes {
+	for _, m := range s.byName {
 		s.versions.add(m)
 	}
 }
