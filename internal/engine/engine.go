@@ -88,7 +88,7 @@ func DefaultTiming() Timing {
 type Engine struct {
 	ep     Endpoint
 	o      Options
-	tr     *http.Transport
+	tr     *proxy.Transport
 	rpc    *http.Transport // HTTP/2, for BuildKit's gRPC
 	target proxy.Target
 	heard  atomic.Int64 // Unix nanoseconds of the last sign of life

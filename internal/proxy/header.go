@@ -28,7 +28,7 @@ func private(key string) bool {
 // outgoing makes the engine's request from the client's, without its body. The path goes as the client escaped it, the query
 // as it was written. Engines ignore Host; a fixed one keeps the pool to one key.
 func outgoing(r *http.Request) *http.Request {
-	out := &http.Request{
+	out := (&http.Request{
 		Method: r.Method,
 		URL: &url.URL{
 			Scheme: "http", Host: "docker",
@@ -37,11 +37,11 @@ func outgoing(r *http.Request) *http.Request {
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Host:   "docker",
 		Header: make(http.Header, len(r.Header)+1),
-	}
-	copyEndToEnd(out.Header, r.Header)
-	for k := range out.Header {
-		if private(k) {
-			delete(out.Header, k)
+	}).WithContext(r.Context())
+	named := r.Header["Connection"]
+	for k, vv := range r.Header {
+		if endToEnd(k, named) && !private(k) {
+			out.Header[k] = vv
 		}
 	}
 	if hasToken(r.Header["Te"], "trailers") {
@@ -57,10 +57,15 @@ func outgoing(r *http.Request) *http.Request {
 func copyEndToEnd(dst, src http.Header) {
 	named := src["Connection"]
 	for k, vv := range src {
-		if !hop[k] && (len(named) == 0 || !hasToken(named, k)) {
+		if endToEnd(k, named) {
 			dst[k] = vv
 		}
 	}
+}
+
+// endToEnd tells whether a header may pass; named is what Connection says.
+func endToEnd(key string, named []string) bool {
+	return !hop[key] && (len(named) == 0 || !hasToken(named, key))
 }
 
 // hasToken looks for a token in comma-separated header values, whatever its case.

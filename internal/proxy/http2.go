@@ -8,6 +8,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,11 +22,57 @@ const http2Check = 15 * time.Second
 // NewHTTP2Transport returns a pool of HTTP/2 connections to one engine, for gRPC. dial opens a connection on which the
 // engine expects HTTP/2 at once.
 func NewHTTP2Transport(dial func(ctx context.Context) (net.Conn, error)) *http.Transport {
-	t := NewTransport(dial)
-	t.Protocols = new(http.Protocols)
+	t := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, dialLimit)
+			defer cancel()
+			return dial(ctx)
+		},
+		IdleConnTimeout:    idleLifetime,
+		DisableCompression: true,
+		Protocols:          new(http.Protocols),
+		HTTP2:              &http.HTTP2Config{SendPingTimeout: http2Check, PingTimeout: http2Check},
+	}
 	t.Protocols.SetUnencryptedHTTP2(true)
-	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: http2Check, PingTimeout: http2Check}
 	return t
+}
+
+// traced is how net/http tells what a carry does.
+func traced(rt http.RoundTripper) carry {
+	return func(r *http.Request, inform func(int, textproto.MIMEHeader)) (*http.Response, bool, error) {
+		t := trip{inform: inform}
+		res, err := rt.RoundTrip(r.WithContext(t.trace(r.Context())))
+		t.end()
+		return res, t.connected.Load(), err
+	}
+}
+
+// trip follows one RoundTrip.
+type trip struct {
+	inform    func(int, textproto.MIMEHeader)
+	connected atomic.Bool
+	mu        sync.Mutex
+	over      bool // RoundTrip has returned
+}
+
+func (t *trip) trace(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { t.connected.Store(true) },
+		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			if !t.over && t.inform != nil {
+				t.inform(code, h)
+			}
+			return nil
+		},
+	})
+}
+
+func (t *trip) end() {
+	t.mu.Lock()
+	t.over = true
+	t.mu.Unlock()
 }
 
 // UpgradeHTTP2 asks the engine at the other end of a fresh connection for BuildKit's gRPC services and returns a connection

@@ -1,33 +1,36 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
-	"net/http/httptrace"
 	"net/textproto"
 	"strconv"
 	"sync"
-	"sync/atomic"
 )
 
+// carry sends a request and returns the head of its answer; inform is given what comes before that, but not after carry has
+// returned. It tells whether it got as far as a connection.
+type carry func(r *http.Request, inform func(code int, h textproto.MIMEHeader)) (res *http.Response, connected bool, err error)
+
 // forwardPlain is a request and an answer, both of any length, possibly at the same time.
-func forwardPlain(w http.ResponseWriter, r *http.Request, t Target, o Options) error {
+func forwardPlain(w http.ResponseWriter, r *http.Request, t Target, o Options, send carry) error {
 	out := outgoing(r)
 	up, err := attachBody(w, r, out)
 	if err != nil {
 		return err
 	}
 	defer up.end()
-	trip := trip{w: w, inform: r.ProtoAtLeast(1, 1)}
+	var inform func(int, textproto.MIMEHeader)
+	if r.ProtoAtLeast(1, 1) {
+		inform = func(code int, h textproto.MIMEHeader) { passOn(w, code, h) }
+	}
 	//nolint:bodyclose // respond closes it
-	res, err := t.Transport.RoundTrip(out.WithContext(trip.trace(r.Context())))
-	trip.end()
+	res, connected, err := send(out, inform)
 	if err != nil {
-		if !trip.connected.Load() {
+		if !connected {
 			return &NotSentError{t.Name, err}
 		}
 		return up.blame(&NoAnswerError{t.Name, err})
@@ -35,43 +38,18 @@ func forwardPlain(w http.ResponseWriter, r *http.Request, t Target, o Options) e
 	return respond(w, r, res, t, o)
 }
 
-// trip follows one RoundTrip: whether it got as far as a connection, and what the engine said before its answer.
-type trip struct {
-	w         http.ResponseWriter
-	inform    bool
-	connected atomic.Bool
-	mu        sync.Mutex
-	over      bool // RoundTrip has returned: the headers belong to the answer
-}
-
-func (t *trip) trace(ctx context.Context) context.Context {
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn:        func(httptrace.GotConnInfo) { t.connected.Store(true) },
-		Got1xxResponse: t.informational,
-	})
-}
-
-// informational passes a 1xx on. A 100 is between the engine and us: net/http gives the client its own.
-func (t *trip) informational(code int, header textproto.MIMEHeader) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.over || !t.inform || code == http.StatusContinue {
-		return nil
+// passOn writes an informational answer. A 100 is between the engine and us: net/http gives the client its own.
+func passOn(w http.ResponseWriter, code int, header textproto.MIMEHeader) {
+	if code == http.StatusContinue {
+		return
 	}
-	h := t.w.Header()
+	h := w.Header()
 	kept := maps.Clone(h)
 	clear(h)
 	copyEndToEnd(h, http.Header(header))
-	t.w.WriteHeader(code)
+	w.WriteHeader(code)
 	clear(h)
 	maps.Copy(h, kept)
-	return nil
-}
-
-func (t *trip) end() {
-	t.mu.Lock()
-	t.over = true
-	t.mu.Unlock()
 }
 
 // respond writes the engine's answer. What it returns was decided before the first byte; later failures abort the handler.
@@ -147,6 +125,10 @@ func copyBody(w http.ResponseWriter, body io.Reader, flush bool) error {
 		if err := control.Flush(); err != nil {
 			return err
 		}
+	}
+	if whole, ok := body.(io.WriterTo); ok && !flush { // it is in memory
+		_, err := whole.WriteTo(w)
+		return err
 	}
 	buf := getBuffer()
 	defer putBuffer(buf)

@@ -11,15 +11,14 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"time"
 )
 
 // Target is how one engine is reached.
 type Target struct {
 	// Name is the node's name, for error texts.
 	Name string
-	// Transport carries plain requests; NewTransport makes a fitting one.
-	Transport http.RoundTripper
+	// Transport carries plain requests.
+	Transport *Transport
 	// HTTP2 carries gRPC; NewHTTP2Transport makes a fitting one. Nil if there is none.
 	HTTP2 http.RoundTripper
 	// Dial opens a fresh connection for a request that may become a stream. The connection must have CloseWrite, or the
@@ -57,17 +56,16 @@ func Forward(w http.ResponseWriter, r *http.Request, t Target, o Options) error 
 		if t.HTTP2 == nil {
 			return &NotSentError{t.Name, errNoHTTP2}
 		}
-		t.Transport = t.HTTP2
-		return forwardPlain(w, r, t, o)
+		return forwardPlain(w, r, t, o, traced(t.HTTP2))
 	case !o.Hijack && !asksUpgrade(r):
-		return forwardPlain(w, r, t, o)
+		return forwardPlain(w, r, t, o, t.Transport.do)
 	case r.ProtoMajor < 2:
 		return forwardStream(w, r, t, o)
 	case asksUpgrade(r) || hasStdin(r):
 		return errHTTP2
 	default:
 		// HTTP/2 has no connection to take over, but output alone is an ordinary body.
-		return forwardPlain(w, r, t, o)
+		return forwardPlain(w, r, t, o, t.Transport.do)
 	}
 }
 
@@ -78,28 +76,4 @@ func hasStdin(r *http.Request) bool {
 		return false
 	}
 	return true
-}
-
-const (
-	// dialLimit bounds a connection's making, TLS included, for a dial function that has no limit of its own.
-	dialLimit    = 15 * time.Second
-	idlePerNode  = 16               // the default of 2 thrashes under fan-out
-	connBuffer   = 2 << 10          // enough for the heads; each node's connections at rest hold two
-	idleLifetime = 15 * time.Second // what a burst opened goes again; a node's pings keep one
-)
-
-// NewTransport returns a pool of HTTP/1.1 connections to one engine. There is no limit on the wait for a head: stop, wait,
-// commit and pull hold it for minutes.
-func NewTransport(dial func(ctx context.Context) (net.Conn, error)) *http.Transport {
-	return &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, dialLimit)
-			defer cancel()
-			return dial(ctx)
-		},
-		MaxIdleConnsPerHost: idlePerNode,
-		ReadBufferSize:      connBuffer, WriteBufferSize: connBuffer,
-		IdleConnTimeout:    idleLifetime,
-		DisableCompression: true, // archives must arrive as the client asked for them
-	}
 }

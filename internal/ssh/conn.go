@@ -172,6 +172,14 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 }
 
+// Quiet tells whether the connection is open and nothing is there to be read, not even its end. A pool of connections asks it
+// of those at rest.
+func (c *conn) Quiet() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.closed && len(c.in.data) == 0 && c.in.err == nil && c.out.err == nil && c.t.wire.alive()
+}
+
 // Write returns when the bytes are on their way. One that timed out may still send up to a chunk more than it says.
 func (c *conn) Write(p []byte) (n int, err error) {
 	c.mu.Lock()

@@ -188,6 +188,35 @@ func TestLostIsNotEOF(t *testing.T) {
 	}
 }
 
+// A pool must not send a request where it would never be answered.
+func TestQuietUntilThereIsSomethingToRead(t *testing.T) {
+	for name, end := range map[string]func(s *server, conn net.Conn){
+		"bytes":               func(_ *server, conn net.Conn) { io.WriteString(conn, "x") },
+		"the peer's end":      func(_ *server, conn net.Conn) { conn.(interface{ CloseWrite() error }).CloseWrite() },
+		"the connection lost": func(s *server, _ net.Conn) { s.drop() },
+		"our own close":       func(_ *server, conn net.Conn) { conn.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, c := start(t)
+			conn, err := c.Dial(t.Context(), "unix", socket(t, echo))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			quiet := conn.(interface{ Quiet() bool }).Quiet
+			if !quiet() {
+				t.Error("not quiet at first")
+			}
+			end(s, conn)
+			for began := time.Now(); quiet(); time.Sleep(time.Millisecond) {
+				if time.Since(began) > 10*time.Second {
+					t.Fatal("still quiet")
+				}
+			}
+		})
+	}
+}
+
 func TestHTTPOverDial(t *testing.T) {
 	_, c := start(t)
 	path := httpSocket(t)
