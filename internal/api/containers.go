@@ -188,47 +188,46 @@ func inspectContainer(s *Server, w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: editBody(func(b []byte) ([]byte, error) { //nolint:bodyclose // proxy closes it
-		return withNode(b, c.Node)
+	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: editLent(func(out, b []byte) ([]byte, error) { //nolint:bodyclose // proxy closes it
+		return appendWithNode(out, b, c.Node)
 	})})
 }
 
-// withNode edits an inspection.
-func withNode(b []byte, n *fleet.Node) ([]byte, error) {
-	o, err := rawjson.ParseTrusted(b)
+// labelNode leads to the label in an inspection.
+var labelNode = []string{"Config", "Labels", fleet.LabelNode}
+
+// appendWithNode appends an inspection, edited.
+func appendWithNode(out, b []byte, n *fleet.Node) ([]byte, error) {
+	out, err := rawjson.AppendPut(out, b,
+		rawjson.Put{Path: []string{"Node"}, Value: appendNode(make([]byte, 0, usualNode), n)},
+		rawjson.Put{Path: labelNode, Value: rawjson.Encode(n.Name)})
 	if err != nil {
 		return nil, fmt.Errorf("node %s: inspect: %w", n.Name, err)
 	}
-	o.Set("Node", nodeObject(n))
-	config, err := o.Object("Config")
-	if err != nil {
-		return nil, fmt.Errorf("node %s: inspect: %w", n.Name, err)
-	}
-	labels, err := config.Object("Labels")
-	if err != nil {
-		return nil, fmt.Errorf("node %s: inspect: %w", n.Name, err)
-	}
-	labels.Set(fleet.LabelNode, n.Name)
-	config.Set("Labels", labels)
-	o.Set("Config", config)
-	return append(o.Bytes(), '\n'), nil
+	return append(out, '\n'), nil
 }
 
-// nodeObject is a node as classic Swarm showed it in inspections.
-func nodeObject(n *fleet.Node) *rawjson.Object {
-	labels := new(rawjson.Object)
-	for _, k := range slices.Sorted(maps.Keys(n.Labels)) {
-		labels.Set(k, n.Labels[k])
+const usualNode = 512
+
+// appendNode appends a node as classic Swarm showed it in inspections.
+func appendNode(out []byte, n *fleet.Node) []byte {
+	for _, f := range [...]struct{ key, value string }{{`{"ID":`, n.ID}, {`,"IP":`, n.IP}, {`,"Addr":`, n.Addr}, {`,"Name":`, n.Name}} {
+		out = rawjson.AppendString(append(out, f.key...), f.value)
 	}
-	o := new(rawjson.Object)
-	o.Set("ID", n.ID)
-	o.Set("IP", n.IP)
-	o.Set("Addr", n.Addr)
-	o.Set("Name", n.Name)
-	o.SetRaw("Cpus", strconv.AppendInt(nil, n.CPUs, 10))
-	o.SetRaw("Memory", strconv.AppendInt(nil, n.Memory, 10))
-	o.Set("Labels", labels)
-	return o
+	out = strconv.AppendInt(append(out, `,"Cpus":`...), n.CPUs, 10)
+	out = strconv.AppendInt(append(out, `,"Memory":`...), n.Memory, 10)
+	out = append(out, `,"Labels":{`...)
+	var room [16]string
+	keys := slices.AppendSeq(room[:0], maps.Keys(n.Labels))
+	slices.Sort(keys)
+	for i, k := range keys {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(rawjson.AppendString(out, k), ':')
+		out = rawjson.AppendString(out, n.Labels[k])
+	}
+	return append(out, "}}"...)
 }
 
 // renameContainer holds the new name over the fleet while the engine renames.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"sync"
 	"time"
 
@@ -37,22 +38,20 @@ type forwarding struct {
 
 // forward hands the request to a node.
 func (s *Server) forward(w http.ResponseWriter, r *request, n *fleet.Node, f forwarding) error {
-	out := r.Clone(r.Context())
-	out.URL = new(url.URL)
+	out := new(http.Request)
+	*out = *r.Request // proxy changes nothing of what they share
 	path := f.path
 	if path == "" {
 		path = r.path
 	}
-	out.URL.Path = n.Path(r.version, path)
-	out.URL.RawQuery = r.URL.RawQuery
+	out.URL = &url.URL{Path: n.Path(r.version, path), RawQuery: r.URL.RawQuery}
 	if f.query != nil {
 		out.URL.RawQuery = f.query.Encode()
 	}
 	if f.body != nil {
-		out.Body = io.NopCloser(bytes.NewReader(f.body))
-		out.ContentLength = int64(len(f.body))
-		out.TransferEncoding = nil
-		out.Header.Set("Content-Length", fmt.Sprint(len(f.body)))
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(f.body)), nil }
+		out.Body, _ = out.GetBody() // never fails
+		out.ContentLength, out.TransferEncoding = int64(len(f.body)), nil
 	}
 	return s.fleet.Forward(w, out, n.ID, proxy.Options{
 		Hijack: f.hijack,
@@ -60,7 +59,7 @@ func (s *Server) forward(w http.ResponseWriter, r *request, n *fleet.Node, f for
 		Modify: f.before,
 		Header: func(h http.Header) {
 			s.headers(h)
-			h.Set("X-Berth-Node", n.Name)
+			h["X-Berth-Node"] = []string{n.Name}
 		},
 	})
 }
@@ -211,6 +210,63 @@ func editBody(edit func([]byte) ([]byte, error)) func(*http.Response) error {
 			return err
 		}
 		replaceBody(res, b)
+		return nil
+	}
+}
+
+// lent is memory for the body of an answer, which goes back when the answer is out.
+type lent struct {
+	bytes.Reader
+	in  bytes.Buffer // as it came
+	out []byte       // as it goes
+}
+
+var lents = sync.Pool{New: func() any { return new(lent) }}
+
+// lentLimit is up to how much is kept for the next one.
+const lentLimit = 256 << 10
+
+func (l *lent) giveBack() {
+	if l.in.Cap() > lentLimit || cap(l.out) > lentLimit {
+		return
+	}
+	l.in.Reset()
+	l.Reset(nil)
+	lents.Put(l)
+}
+
+// lentBody gives its memory back when it is closed.
+type lentBody struct{ *lent }
+
+func (b *lentBody) Close() error {
+	if b.lent != nil {
+		b.giveBack()
+		b.lent = nil
+	}
+	return nil
+}
+
+// editLent is editBody for an edit that appends its result to out and keeps nothing of either.
+func editLent(edit func(out, b []byte) ([]byte, error)) func(*http.Response) error {
+	return func(res *http.Response) error {
+		if res.StatusCode/100 != 2 {
+			return nil
+		}
+		l := lents.Get().(*lent) //nolint:errcheck,forcetypeassert // nothing else is in there
+		if _, err := l.in.ReadFrom(res.Body); err != nil {
+			l.giveBack()
+			return fmt.Errorf("read the engine's answer: %w", err)
+		}
+		out, err := edit(l.out[:0], l.in.Bytes())
+		if err != nil {
+			l.giveBack()
+			return err
+		}
+		l.out = out
+		l.Reset(out)
+		_ = res.Body.Close() // it was read to its end
+		res.Body, res.ContentLength, res.TransferEncoding = &lentBody{l}, int64(len(out)), nil
+		res.Header["Content-Length"] = []string{strconv.Itoa(len(out))}
 		return nil
 	}
 }

@@ -32,7 +32,7 @@ type route struct {
 // router finds routes. net/http's ServeMux cannot have a wildcard that spans slashes in the middle, and it redirects paths
 // that it finds unclean.
 type router struct {
-	byHead map[string][]compiled
+	byHead map[head][]compiled
 }
 
 type compiled struct {
@@ -41,7 +41,7 @@ type compiled struct {
 }
 
 func newRouter(table []route) router {
-	r := router{map[string][]compiled{}}
+	r := router{map[head][]compiled{}}
 	for i := range table {
 		c := compiled{route: &table[i], parts: split(table[i].pattern)}
 		head := headOf(table[i].method, table[i].pattern)
@@ -65,15 +65,18 @@ func split(pattern string) []string {
 	}
 }
 
-func headOf(method, path string) string {
+// head is by what the table is looked up.
+type head struct{ method, first string }
+
+func headOf(method, path string) head {
 	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	return method + " " + first
+	return head{method, first}
 }
 
 // match returns the first route of the table that fits; the table has fixed words before wildcards.
 func (r *router) match(method, path string) (*route, map[string]string) {
-	if len(path) > 1 {
-		path = "/" + strings.Trim(path, "/")
+	if trimmed := strings.Trim(path, "/"); len(path) > 1 && (path[0] != '/' || len(path) != len(trimmed)+1) {
+		path = "/" + trimmed
 	}
 	for _, c := range r.byHead[headOf(method, path)] {
 		if vars, ok := c.match(path); ok {

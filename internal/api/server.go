@@ -10,6 +10,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"berth/internal/fleet"
@@ -88,6 +89,7 @@ type Server struct {
 	images   *imageIndex
 	builders *builders
 	usage    usage
+	stamp    atomic.Pointer[stamp]
 }
 
 // New makes a Server. It starts nothing.
@@ -125,6 +127,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		s.writeError(w, r, err)
 	}
+	if !s.o.Log.Enabled(r.Context(), slog.LevelDebug) {
+		return
+	}
 	s.o.Log.Debug("request", "method", r.Method, "path", r.URL.Path, "took", s.o.Now().Sub(began), "error", err)
 }
 
@@ -159,11 +164,24 @@ func (s *Server) awaitReady(ctx context.Context) {
 
 // headers are on every answer, in place of a node's.
 func (s *Server) headers(h http.Header) {
-	h.Set("Api-Version", s.gate.advertised(s.fleet.Snapshot()))
-	h.Set("Docker-Experimental", "false")
-	h.Set("Ostype", "linux")
-	h.Set("Server", "Docker/"+lowestVersion(s.fleet.Snapshot())+"+berth."+s.o.Version+" (linux)")
+	snap := s.fleet.Snapshot()
+	api, lowest := s.gate.advertised(snap), lowestVersion(snap)
+	st := s.stamp.Load()
+	if st == nil || st.api[0] != api || st.lowest != lowest {
+		st = &stamp{lowest, []string{api}, []string{"Docker/" + lowest + "+berth." + s.o.Version + " (linux)"}}
+		s.stamp.Store(st)
+	}
+	h["Api-Version"], h["Server"] = st.api, st.server
+	h["Docker-Experimental"], h["Ostype"] = notExperimental, linux
 }
+
+// stamp is what headers says of the fleet. Nobody changes the values of a header in place.
+type stamp struct {
+	lowest      string
+	api, server []string
+}
+
+var notExperimental, linux = []string{"false"}, []string{"linux"}
 
 func cors(h http.Header) {
 	h.Set("Access-Control-Allow-Origin", "*")

@@ -5,6 +5,7 @@
 package fleet
 
 import (
+	"cmp"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -234,23 +235,21 @@ func (n *Node) Clamp(version string) string {
 
 // CompareVersions compares API versions such as 1.9 and 1.41, giving -1, 0 or 1.
 func CompareVersions(a, b string) int {
-	as, bs := strings.Split(a, "."), strings.Split(b, ".")
-	for i := range max(len(as), len(bs)) {
-		x, y := number(as, i), number(bs, i)
-		if x != y {
-			if x < y {
-				return -1
-			}
-			return 1
+	if a == b {
+		return 0
+	}
+	for a != "" || b != "" {
+		var x, y string
+		x, a, _ = strings.Cut(a, ".")
+		y, b, _ = strings.Cut(b, ".")
+		if d := cmp.Compare(number(x), number(y)); d != 0 {
+			return d
 		}
 	}
 	return 0
 }
 
-func number(parts []string, i int) int {
-	if i >= len(parts) {
-		return 0
-	}
-	n, _ := strconv.Atoi(parts[i]) // versions are checked where they come in; anything else sorts first
+func number(part string) int {
+	n, _ := strconv.Atoi(part) // versions are checked where they come in; anything else sorts first
 	return n
 }

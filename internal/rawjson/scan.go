@@ -99,18 +99,21 @@ func (s *scanner) text() ([]byte, error) {
 		return nil, s.broken()
 	}
 	start := s.i - 1
-	for s.i < len(s.b) {
-		switch s.b[s.i] {
-		case '\\':
-			s.i += 2
-		case '"':
-			s.i++
+	for {
+		quote := bytes.IndexByte(s.b[s.i:], '"')
+		if quote < 0 {
+			s.i = len(s.b)
+			return nil, s.broken()
+		}
+		escapes := 0
+		for escapes < quote && s.b[s.i+quote-1-escapes] == '\\' {
+			escapes++
+		}
+		s.i += quote + 1
+		if escapes%2 == 0 {
 			return s.b[start:s.i], nil
-		default:
-			s.i++
 		}
 	}
-	return nil, s.broken()
 }
 
 // value skips one value of any kind.
