@@ -260,13 +260,28 @@ func renameContainer(s *Server, w http.ResponseWriter, r *request) error {
 
 // checkName refuses what no engine takes, before it is used as a key anywhere. The text is the engine's.
 func checkName(name string) error {
-	if len(name) <= 253 && containerName.MatchString(name) {
+	if len(name) <= 253 && isContainerName(name) {
 		return nil
 	}
 	if len(name) > 80 {
 		name = name[:80] + "…"
 	}
 	return invalidf("Invalid container name (%s), only %s are allowed", name, "[a-zA-Z0-9][a-zA-Z0-9_.-]")
+}
+
+// isContainerName is ^/?[a-zA-Z0-9][a-zA-Z0-9_.-]+$.
+func isContainerName(name string) bool {
+	name = strings.TrimPrefix(name, "/")
+	for i := range len(name) {
+		if c := name[i]; !isAlphanumeric(c) && (i == 0 || c != '_' && c != '.' && c != '-') {
+			return false
+		}
+	}
+	return len(name) > 1
+}
+
+func isAlphanumeric(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
 
 // removeContainer takes the container out of the picture with the answer.

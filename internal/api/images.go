@@ -406,10 +406,39 @@ func checkImage(ref string) error {
 	if len(ref) > longestRef {
 		return invalidf("invalid reference format: %d characters are more than a reference can have", len(ref))
 	}
-	if _, err := reference.ParseAnyReference(ref); ref != "" && err != nil {
+	if ref == "" || isPlainReference(ref) {
+		return nil
+	}
+	if _, err := reference.ParseAnyReference(ref); err != nil {
 		return invalid(err.Error())
 	}
 	return nil
+}
+
+// isPlainReference finds in most references what the library's expressions would: words of small letters and digits, single
+// marks between them, and a tag.
+func isPlainReference(ref string) bool {
+	name, tag, tagged := strings.Cut(ref, ":")
+	if tagged && (tag == "" || len(tag) > 128) || name == "" || len(name) > 128 {
+		return false
+	}
+	word := false
+	for i := range len(name) {
+		switch c := name[i]; {
+		case 'a' <= c && c <= 'z' || '0' <= c && c <= '9':
+			word = true
+		case word && (c == '/' || c == '.' || c == '-' || c == '_'):
+			word = false
+		default:
+			return false
+		}
+	}
+	for i := range len(tag) {
+		if c := tag[i]; !isAlphanumeric(c) && c != '_' && (i == 0 || c != '.' && c != '-') {
+			return false
+		}
+	}
+	return word
 }
 
 // noSuchImage is the engine's text for a create.

@@ -64,6 +64,7 @@ type Cluster struct {
 	pub     sync.RWMutex // guards what publishing changes: engines, abandoned, and the order of snapshots
 	engines map[string]*engine.Engine
 
+	busy   engine.Tally
 	seats  seats
 	doubts doubts
 	work   sync.WaitGroup // what publishing and doubts set off
@@ -184,6 +185,7 @@ func (c *Cluster) join(ctx context.Context, ep engine.Endpoint) *member {
 	o.Name = c.name
 	o.Publish = func(n *fleet.Node) { c.publish(m, n) }
 	o.Event = c.hub.publish
+	o.Unsettled = &c.busy
 	o.EventRate = func() int { return c.hub.rate.rate(time.Now()) }
 	o.Nodes = func() int { return len(c.Snapshot().Nodes()) }
 	m.engine = engine.New(ep, o)
@@ -363,15 +365,17 @@ const settleLimit = time.Second
 // Settle returns when the snapshot shows all changes to objects of these kinds, one kind after the other, whose requests were
 // answered or of which events have told.
 func (c *Cluster) Settle(ctx context.Context, kinds ...fleet.Kind) {
-	busy := c.unsettled()
-	if len(busy) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, settleLimit)
-	defer cancel()
+	var cancel context.CancelFunc
 	for _, kind := range kinds {
+		if c.busy.None(kind) {
+			continue
+		}
+		if cancel == nil {
+			ctx, cancel = context.WithTimeout(ctx, settleLimit)
+			defer cancel()
+		}
 		var waits []func(context.Context)
-		for _, e := range busy {
+		for _, e := range c.unsettled(kind) {
 			waits = append(waits, e.Settle(kind))
 		}
 		for _, wait := range waits {
@@ -380,11 +384,11 @@ func (c *Cluster) Settle(ctx context.Context, kinds ...fleet.Kind) {
 	}
 }
 
-func (c *Cluster) unsettled() []*engine.Engine {
+func (c *Cluster) unsettled(kind fleet.Kind) []*engine.Engine {
 	var busy []*engine.Engine
 	c.pub.RLock()
 	for _, e := range c.engines {
-		if e.Unsettled() {
+		if e.Unsettled(kind) {
 			busy = append(busy, e)
 		}
 	}

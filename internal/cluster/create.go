@@ -204,7 +204,10 @@ func (c *Cluster) createOn(ctx context.Context, n *fleet.Node, swarmID string, b
 
 // buffer reads the whole answer, so that it can be read after its connection is free.
 func buffer(res *http.Response) error {
-	b, err := io.ReadAll(io.LimitReader(res.Body, 16<<20))
+	room := min(max(res.ContentLength, 0), 16<<20) + bytes.MinRead // which is what is asked for once more, to see the end
+	whole := bytes.NewBuffer(make([]byte, 0, room))
+	_, err := whole.ReadFrom(io.LimitReader(res.Body, 16<<20))
+	b := whole.Bytes()
 	closeErr := res.Body.Close()
 	if err != nil {
 		return err

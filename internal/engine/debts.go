@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"berth/internal/fleet"
@@ -162,11 +163,59 @@ func (e *Engine) inspected(id string) bool {
 	return ok && c.Inspected
 }
 
-// Unsettled tells whether Settle may have something to wait for. It takes no lock.
-func (e *Engine) Unsettled() bool { return e.unsettled.Load() > 0 }
+// single are the kinds of which a refresh is of all, so that there is at most one of each.
+var single = [...]fleet.Kind{fleet.KindImage, fleet.KindNetwork, fleet.KindVolume}
 
-// count keeps Unsettled. The caller holds mu.
-func (e *Engine) count() { e.unsettled.Store(int64(len(e.debts) + len(e.flights) + len(e.changing))) }
+// bit is where a kind is counted; containers come first.
+func bit(kind fleet.Kind) int {
+	for i, k := range single {
+		if k == kind {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// Tally counts the engines of a fleet that are unsettled, so that those who would wait see at once that they need not.
+type Tally struct{ kinds [len(single) + 1]atomic.Int64 }
+
+// None tells whether no engine has to settle anything of a kind.
+func (t *Tally) None(kind fleet.Kind) bool { return t.kinds[bit(kind)].Load() == 0 }
+
+// Unsettled tells whether Settle may have something to wait for. It takes no lock.
+func (e *Engine) Unsettled(kind fleet.Kind) bool { return e.unsettled.Load()&(1<<bit(kind)) != 0 }
+
+// count keeps Unsettled: debts, flights and what is changing. The caller holds mu.
+func (e *Engine) count() {
+	var now uint32
+	containers := len(e.debts) + len(e.flights) + len(e.changing)
+	if containers > 0 {
+		for i, kind := range single {
+			key := object{kind: kind}
+			_, owed := e.debts[key]
+			_, flying := e.flights[key]
+			_, changing := e.changing[key]
+			for _, has := range [...]bool{owed, flying, changing} {
+				if has {
+					now |= 2 << i
+					containers--
+				}
+			}
+		}
+	}
+	if containers > 0 {
+		now |= 1
+	}
+	was := e.unsettled.Swap(now)
+	if e.o.Unsettled == nil || was == now {
+		return
+	}
+	for i := range e.o.Unsettled.kinds {
+		if d := int64(now>>i&1) - int64(was>>i&1); d != 0 {
+			e.o.Unsettled.kinds[i].Add(d)
+		}
+	}
+}
 
 // Settle begins all refreshes of a kind that are owed. What it returns waits until the published node shows all changes of
 // which the engine has told, or whose requests it has answered. An engine that stops answering is not waited for.

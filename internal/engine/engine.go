@@ -48,6 +48,8 @@ type Options struct {
 	// Observe is told of every call to the engine when its answer has begun or will not come. It must not block. nil is
 	// allowed.
 	Observe func(Call)
+	// Unsettled counts this engine among those of its fleet while it has something to settle. nil is allowed.
+	Unsettled *Tally
 	// Nodes is how many nodes the fleet has; nil for few.
 	Nodes func() int
 	// EventRate is how many events the fleet has had in the last second; nil for few.
@@ -94,7 +96,7 @@ type Engine struct {
 	heard  atomic.Int64 // Unix nanoseconds of the last sign of life
 	doubt  chan struct{}
 
-	unsettled atomic.Int64 // debts, flights and what is changing
+	unsettled atomic.Uint32 // a bit for each kind
 
 	mu       sync.Mutex
 	node     *fleet.Node
@@ -214,6 +216,10 @@ func (e *Engine) stop(cancel context.CancelFunc) {
 	e.lose(errNotRunning)
 	e.mu.Unlock()
 	e.wg.Wait()
+	e.mu.Lock()
+	clear(e.debts)
+	e.count()
+	e.mu.Unlock()
 	e.tr.CloseIdleConnections()
 	e.rpc.CloseIdleConnections()
 	if e.ep.Close != nil {

@@ -18,13 +18,20 @@ func (e *Engine) Do(ctx context.Context, r *http.Request) (*http.Response, error
 	if err != nil {
 		return nil, err
 	}
-	r = r.Clone(ctx)
-	r.URL.Scheme, r.URL.Host, r.Host, r.RequestURI = "http", "docker", "docker", ""
-	trip, end := tracing.Step(ctx, r.Method+" "+route(r.URL.Path), "node", e.Node().Name)
-	tracing.Inject(trip, r.Header)
+	to := *r.URL
+	to.Scheme, to.Host = "http", "docker"
+	r = r.WithContext(ctx)
+	r.URL, r.Host, r.RequestURI = &to, "docker", ""
+	ended := func(error) {}
+	if tracing.On(ctx) {
+		var trip context.Context
+		trip, ended = tracing.Step(ctx, r.Method+" "+route(r.URL.Path), "node", e.Node().Name)
+		r.Header = r.Header.Clone()
+		tracing.Inject(trip, r.Header)
+	}
 	told := e.observed(r.Method, r.URL.Path)
 	res, err := e.tr.RoundTrip(r)
-	end(err)
+	ended(err)
 	if err != nil {
 		told(ctx, 0, err)
 		if !proxy.NotSent(err) {

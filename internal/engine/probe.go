@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -54,10 +55,12 @@ func (e *Engine) get(ctx context.Context, path, query string) ([]byte, error) {
 	told(ctx, res.StatusCode, nil)
 	defer res.Body.Close()
 	e.hear()
-	b, err := io.ReadAll(io.LimitReader(res.Body, bodyLimit))
-	if err != nil {
+	room := min(max(res.ContentLength, 0), bodyLimit) + bytes.MinRead // which is what is asked for once more, to see the end
+	whole := bytes.NewBuffer(make([]byte, 0, room))
+	if _, err := whole.ReadFrom(io.LimitReader(res.Body, bodyLimit)); err != nil {
 		return nil, fmt.Errorf("GET %s: %w", path, cause(ctx, err))
 	}
+	b := whole.Bytes()
 	if res.StatusCode/100 != 2 {
 		return nil, &statusError{path, res.StatusCode, message(b)}
 	}

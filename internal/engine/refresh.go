@@ -68,6 +68,7 @@ func (e *Engine) board(key object, details bool, start func(object, *flights)) *
 	if d, ok := e.debts[key]; ok {
 		details = details || d.details
 		delete(e.debts, key)
+		e.count()
 	}
 	if !e.running || e.ctx.Err() != nil {
 		return &flight{done: closed(), err: e.goneError()}

@@ -47,7 +47,7 @@ func ParseTrusted(b []byte) (*Object, error) { return split(b) }
 
 func split(b []byte) (*Object, error) {
 	s := scanner{b: b}
-	o := &Object{fields: make([]field, 0, 24)}
+	o := &Object{fields: make([]field, 0, min(24, 2+len(b)/32))}
 	err := s.object(func(key string, value []byte) error {
 		o.fields = append(o.fields, field{key, value})
 		return nil

@@ -149,6 +149,9 @@ func (s *status) WriteHeader(code int) {
 // Unwrap is for http.ResponseController.
 func (s *status) Unwrap() http.ResponseWriter { return s.ResponseWriter }
 
+// On tells whether the context has a span that somebody will see.
+func On(ctx context.Context) bool { return trace.SpanFromContext(ctx).IsRecording() }
+
 // Step is one part of what the context's span is about; end tells how it went. Without a span it does nothing.
 func Step(ctx context.Context, name string, about ...string) (inside context.Context, end func(error)) {
 	parent := trace.SpanFromContext(ctx)
