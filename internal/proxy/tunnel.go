@@ -253,6 +253,9 @@ func relay(dst, src net.Conn, first []byte) error {
 			return err
 		}
 	}
+	if s := newSocket(src); s != nil {
+		return relaySocket(dst, src, s)
+	}
 	rest := make([]byte, restSize)
 	for {
 		n, err := copyOnce(dst, src, rest)
@@ -266,7 +269,32 @@ func relay(dst, src net.Conn, first []byte) error {
 		if err != nil {
 			return ended(err)
 		}
-		if burst && canSplice(dst, src) {
+		if burst {
+			_, err := io.Copy(dst, src)
+			return err
+		}
+	}
+}
+
+// relaySocket is relay for a source that can be waited for without memory.
+func relaySocket(dst, src net.Conn, s *socket) error {
+	splice := canSplice(dst, src)
+	for full := 0; ; {
+		b, n, err := s.next()
+		if err != nil {
+			err = readError{err}
+		} else {
+			_, err = dst.Write(b[:n])
+		}
+		if b != nil {
+			putBuffer(b)
+		}
+		if err != nil {
+			return ended(err)
+		}
+		if n < len(b) {
+			full = 0
+		} else if full++; splice && full >= bulk {
 			_, err := io.Copy(dst, src)
 			return err
 		}
