@@ -14,7 +14,8 @@ import (
 // further call, and who reads sees all that was done before.
 type debt struct {
 	details bool // of a container, not its row alone
-	due     time.Time
+	// ripe is from when on it is paid if another is due, and due when it is paid in any case.
+	ripe, due time.Time
 }
 
 const (
@@ -47,7 +48,7 @@ func (e *Engine) Changing(kind fleet.Kind, id string) (changed func()) {
 		if e.changing[key]--; e.changing[key] == 0 {
 			delete(e.changing, key)
 		}
-		e.owe(key, false, e.settle())
+		e.owe(key, false, settle, e.settle())
 		e.count()
 	})
 }
@@ -65,20 +66,21 @@ func (e *Engine) settle() time.Duration {
 func (e *Engine) later(kind fleet.Kind, id string, details bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.owe(objectOf(kind, id), details, e.settle())
+	e.owe(objectOf(kind, id), details, settle, e.settle())
 }
 
-// owe notes a debt. The caller holds mu.
-func (e *Engine) owe(key object, details bool, wait time.Duration) {
+// owe notes a debt, which is paid after soonest if another is due then, and after wait in any case. The caller holds mu.
+func (e *Engine) owe(key object, details bool, soonest, wait time.Duration) {
 	if !e.running || e.ctx.Err() != nil {
 		return
 	}
-	due := time.Now().Add(wait)
+	now := time.Now()
+	ripe, due := now.Add(soonest), now.Add(wait)
 	d, had := e.debts[key]
 	if had && d.due.Before(due) {
-		due = d.due
+		ripe, due = d.ripe, d.due
 	}
-	e.debts[key] = debt{details || had && d.details, due}
+	e.debts[key] = debt{details || had && d.details, ripe, due}
 	e.count()
 	switch {
 	case !e.paying:
@@ -117,14 +119,24 @@ func (e *Engine) payDue() (wait time.Duration, none bool) {
 		clear(e.debts)
 	}
 	now := time.Now()
-	var due []object
+	var due, ripe []object
 	wait = promise
 	for key, d := range e.debts {
-		if left := d.due.Sub(now); left > 0 {
+		switch left := d.due.Sub(now); {
+		case left <= 0:
+			due = append(due, key)
+		case !d.ripe.After(now):
+			ripe = append(ripe, key)
+		default:
 			wait = min(wait, left)
-			continue
 		}
-		due = append(due, key)
+	}
+	if len(due) > 0 {
+		due = append(due, ripe...)
+	} else {
+		for _, key := range ripe {
+			wait = min(wait, e.debts[key].due.Sub(now))
+		}
 	}
 	e.begin(due)
 	e.count()
@@ -134,12 +146,12 @@ func (e *Engine) payDue() (wait time.Duration, none bool) {
 
 // begin refreshes what is owed, rows together. The caller holds mu.
 func (e *Engine) begin(keys []object) []*flight {
-	var fs []*flight
-	group := map[object]*flights{}
+	fs := make([]*flight, 0, len(keys))
+	var group []boarded
 	depart := func() {
 		if full := group; len(full) > 0 {
 			e.wg.Go(func() { e.flyTogether(full) })
-			group = map[object]*flights{}
+			group = nil
 		}
 	}
 	for _, key := range keys {
@@ -148,13 +160,19 @@ func (e *Engine) begin(keys []object) []*flight {
 				e.wg.Go(func() { e.fly(key, f) })
 				return
 			}
-			if group[key] = f; len(group) == rowsAtOnce {
+			if group = append(group, boarded{key, f}); len(group) == rowsAtOnce {
 				depart()
 			}
 		}))
 	}
 	depart()
 	return fs
+}
+
+// boarded is an object whose refresh is about to begin.
+type boarded struct {
+	key object
+	fs  *flights
 }
 
 // inspected tells whether a container's row is all that a refresh needs. The caller holds mu.

@@ -112,15 +112,15 @@ func (e *Engine) fly(key object, fs *flights) {
 
 // flyTogether runs the first refresh of several containers' rows as one call. Those that another is asked for meanwhile go
 // on alone.
-func (e *Engine) flyTogether(group map[object]*flights) {
+func (e *Engine) flyTogether(group []boarded) {
 	ids := make([]string, 0, len(group))
-	for key := range group {
-		ids = append(ids, key.id)
+	for _, b := range group {
+		ids = append(ids, b.key.id)
 	}
 	err := e.flown(e.refreshRows(e.ctx, ids))
-	for key, fs := range group {
-		if !e.land(key, fs, err) {
-			e.wg.Go(func() { e.fly(key, fs) })
+	for _, b := range group {
+		if !e.land(b.key, b.fs, err) {
+			e.wg.Go(func() { e.fly(b.key, b.fs) })
 		}
 	}
 }
