@@ -1,6 +1,7 @@
 package main
 
 import (
+	"runtime"
 	"testing"
 
 	"berth/internal/fleet"
@@ -33,5 +34,12 @@ func TestAFleetIsKnownWhenItsContainersAreInspected(t *testing.T) {
 		if got := inspected(new(fleet.Snapshot).Replace(tt.node)); got != tt.want {
 			t.Errorf("%s with %d containers is known: %v, want %v", tt.node.State, len(tt.node.Containers), got, tt.want)
 		}
+	}
+}
+
+func TestTheRuntimeTellsTheSizesThatAreAskedFor(t *testing.T) {
+	runtime.GC()
+	if live, held := liveHeap(), heldHeap(); live == 0 || held < live {
+		t.Errorf("%d bytes live of %d held", live, held)
 	}
 }
