@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -46,7 +47,8 @@ type stormed struct {
 
 // Many creates at once: none is lost, doubled or misplaced, no name is given twice, and no host port twice on one node.
 func TestManyCreatesAtOnce(t *testing.T) {
-	f := &testFleet{t: t, timing: engine.DefaultTiming()} // the race detector makes everything slow
+	f := &testFleet{t: t, timing: engine.DefaultTiming()}
+	f.timing.PingTimeout = time.Minute // engines, manager and clients are one process here, which the race detector makes slow
 	i := 0
 	f.start(stormNodes, func(o *dockertest.Options) {
 		o.Labels, o.NoRequestLog, o.Network = []string{"zone=" + strconv.Itoa(i%stormZones)}, true, "mem"
