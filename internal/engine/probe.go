@@ -61,6 +61,9 @@ func (e *Engine) get(ctx context.Context, path, query string) ([]byte, error) {
 		return nil, fmt.Errorf("GET %s: %w", path, cause(ctx, err))
 	}
 	b := whole.Bytes()
+	if cap(b)-len(b) > len(b)/4 {
+		b = bytes.Clone(b) // parts of it are kept for long
+	}
 	if res.StatusCode/100 != 2 {
 		return nil, &statusError{path, res.StatusCode, message(b)}
 	}
