@@ -31,6 +31,7 @@ var arrows = map[string][]string{
 	"machine":       {"cert"},
 
 	"discovery/etcd":          {"discovery", "election"},
+	"discovery/zk":            {"discovery", "election"},
 	"discovery/discoverytest": {"discovery"},
 	"election/electiontest":   {"election"},
 
@@ -53,6 +54,7 @@ var arrows = map[string][]string{
 var testArrows = map[string][]string{
 	"discovery":      {"membership"},
 	"discovery/etcd": {"discovery/discoverytest", "election/electiontest"},
+	"discovery/zk":   {"discovery/discoverytest", "election/electiontest"},
 	"engine":         {"dockertest"},
 	"cluster":        {"dockertest"},
 	"api":            {"dockertest", "cluster", "engine", "proxy", "tracing"},

@@ -73,6 +73,23 @@ func TestSwarmByEtcd(t *testing.T) {
 	fleetByStore(t, s, "etcd://"+s.addr+",127.0.0.1:1/fleet", 5*time.Second)
 }
 
+// ZooKeeper as Debian has it.
+func TestSwarmByZookeeper(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "zoo.cfg")
+	s := startKV(t, func(s *kvServer) *exec.Cmd {
+		host, port, err := net.SplitHostPort(s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := "tickTime=500\nadmin.enableServer=false\nclientPortAddress=" + host + "\nclientPort=" + port + "\ndataDir=" + s.data + "\n"
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return exec.Command("java", "-Xmx96m", "-cp", "/usr/share/java/zookeeper.jar", "org.apache.zookeeper.server.quorum.QuorumPeerMain", config)
+	})
+	fleetByStore(t, s, "zk://127.0.0.1:1,"+s.addr+"/fleet", 5*time.Second)
+}
+
 // fleetByStore is a manager and two agents that find each other in a store, through the store's troubles.
 func fleetByStore(t *testing.T, s *kvServer, url string, ttl time.Duration) {
 	w := fleet(t)
