@@ -32,6 +32,7 @@ var arrows = map[string][]string{
 
 	"discovery/etcd":          {"discovery", "election"},
 	"discovery/zk":            {"discovery", "election"},
+	"discovery/consul":        {"discovery", "election"},
 	"discovery/discoverytest": {"discovery"},
 	"election/electiontest":   {"election"},
 
@@ -52,16 +53,17 @@ var arrows = map[string][]string{
 
 // testArrows are additional arrows allowed in _test.go files.
 var testArrows = map[string][]string{
-	"discovery":      {"membership"},
-	"discovery/etcd": {"discovery/discoverytest", "election/electiontest"},
-	"discovery/zk":   {"discovery/discoverytest", "election/electiontest"},
-	"engine":         {"dockertest"},
-	"cluster":        {"dockertest"},
-	"api":            {"dockertest", "cluster", "engine", "proxy", "tracing"},
-	"driver/local":   {"driver/drivertest"},
-	"driver/none":    {"driver/drivertest"},
-	"driver/generic": {"driver/drivertest", "ssh"},
-	"driver/plugin":  {"driver/drivertest"},
+	"discovery":        {"membership"},
+	"discovery/etcd":   {"discovery/discoverytest", "election/electiontest"},
+	"discovery/zk":     {"discovery/discoverytest", "election/electiontest"},
+	"discovery/consul": {"discovery/discoverytest", "election/electiontest"},
+	"engine":           {"dockertest"},
+	"cluster":          {"dockertest"},
+	"api":              {"dockertest", "cluster", "engine", "proxy", "tracing"},
+	"driver/local":     {"driver/drivertest"},
+	"driver/none":      {"driver/drivertest"},
+	"driver/generic":   {"driver/drivertest", "ssh"},
+	"driver/plugin":    {"driver/drivertest"},
 }
 
 // forbidden names say nothing about what is inside.

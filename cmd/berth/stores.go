@@ -6,13 +6,14 @@ import (
 	"sync"
 
 	"berth/internal/discovery"
+	"berth/internal/discovery/consul"
 	"berth/internal/discovery/etcd"
 	"berth/internal/discovery/zk"
 )
 
 // stores are the stores that members can stand in, by the schemes of their URLs.
 func stores() map[string]discovery.NewStore {
-	return map[string]discovery.NewStore{"etcd": etcd.New, "zk": zk.New}
+	return map[string]discovery.NewStore{"consul": consul.New, "etcd": etcd.New, "zk": zk.New}
 }
 
 const discoveryOptUsage = "Discovery option `KEY=VALUE`, such as kv.path, kv.cacertfile, kv.user; repeatable"
