@@ -33,6 +33,7 @@ var arrows = map[string][]string{
 	"discovery/etcd":          {"discovery", "election"},
 	"discovery/zk":            {"discovery", "election"},
 	"discovery/consul":        {"discovery", "election"},
+	"discovery/gossip":        {"discovery"},
 	"discovery/discoverytest": {"discovery"},
 	"election/electiontest":   {"election"},
 
@@ -57,6 +58,7 @@ var testArrows = map[string][]string{
 	"discovery/etcd":   {"discovery/discoverytest", "election/electiontest"},
 	"discovery/zk":     {"discovery/discoverytest", "election/electiontest"},
 	"discovery/consul": {"discovery/discoverytest", "election/electiontest"},
+	"discovery/gossip": {"discovery/discoverytest"},
 	"engine":           {"dockertest"},
 	"cluster":          {"dockertest"},
 	"api":              {"dockertest", "cluster", "engine", "proxy", "tracing"},

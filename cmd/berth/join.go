@@ -107,6 +107,42 @@ func (p *program) join(ctx context.Context, o *joinOptions, args []string) error
 	return errors.Join(a.leave(), r.Close())
 }
 
+// leaveCmd takes an engine out whose agent is not there to do it.
+func (p *program) leaveCmd() *cobra.Command {
+	o := &joinOptions{heartbeat: time.Minute, ttl: 3 * time.Minute}
+	cmd := &cobra.Command{
+		Use:   "leave [OPTIONS] [DISCOVERY]",
+		Short: "Take an engine out of the members of a fleet",
+		Long: `Take an engine out of the members of a fleet at once, where its agent died and its time is not over yet.
+
+An agent that runs leaves when it is ended; one that goes on running says at its next heartbeat that the engine is there.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.leave(cmd.Context(), o, args)
+		},
+	}
+	cmd.Flags().StringVar(&o.advertise, "advertise", firstOf(envList("SWARM_ADVERTISE")), "`HOST:PORT` of the engine, as its agent advertised it [$SWARM_ADVERTISE]")
+	cmd.Flags().StringArrayVar(&o.options, "discovery-opt", nil, discoveryOptUsage)
+	return cmd
+}
+
+func (p *program) leave(ctx context.Context, o *joinOptions, args []string) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	url, err := discoveryURL(args)
+	if err != nil {
+		return err
+	}
+	r, err := discovery.ParseRegistrar(url, discoveryOptions(o.options))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*aliveLimit)
+	defer cancel()
+	return errors.Join(r.Leave(ctx, o.advertise), r.Close())
+}
+
 // discoveryURL is the argument, or else the environment's: a URL may hold a token, and arguments are for all to see.
 func discoveryURL(args []string) (string, error) {
 	if urls := append(args, envList("SWARM_DISCOVERY")...); len(urls) > 0 {

@@ -8,12 +8,13 @@ import (
 	"berth/internal/discovery"
 	"berth/internal/discovery/consul"
 	"berth/internal/discovery/etcd"
+	"berth/internal/discovery/gossip"
 	"berth/internal/discovery/zk"
 )
 
 // stores are the stores that members can stand in, by the schemes of their URLs.
 func stores() map[string]discovery.NewStore {
-	return map[string]discovery.NewStore{"consul": consul.New, "etcd": etcd.New, "zk": zk.New}
+	return map[string]discovery.NewStore{"consul": consul.New, "etcd": etcd.New, "gossip": gossip.New, "zk": zk.New}
 }
 
 const discoveryOptUsage = "Discovery option `KEY=VALUE`, such as kv.path, kv.cacertfile, kv.user; repeatable"
