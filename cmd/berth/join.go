@@ -35,7 +35,7 @@ func (p *program) joinCmd() *cobra.Command {
 		Long: `Keep an engine among the members of a fleet: the agent of a Swarm.
 
 The engine is advertised at DISCOVERY (or $SWARM_DISCOVERY), which must be a place that members can write to:
-token://HOST:PORT/TOKEN of "berth swarm create", or a store, such as etcd://HOST,HOST/PREFIX.
+token://HOST:PORT/TOKEN of "berth swarm create", a store (etcd://HOST,HOST/PREFIX, consul://…, zk://…), or gossip://SEED,SEED.
 It is advertised only while it answers, and leaves when berth join ends.`,
 		Aliases: []string{"j"},
 		Args:    cobra.MaximumNArgs(1),

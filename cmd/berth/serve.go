@@ -69,7 +69,8 @@ func (p *program) serveCmd() *cobra.Command {
 DISCOVERY says where the engines are. Without it they are the machines of the store, which come and go as they are
 created and removed. Else it is a list (nodes://10.0.0.1:2376,10.0.0.2:2376, also with ranges: 10.0.0.[1:9]:2376),
 a file with an address a line (file:///etc/berth/nodes), unix:///path and ssh://user@host for single engines, or where
-agents ("berth join") say that their engines are there: token://HOST:PORT/TOKEN, etcd://HOST,HOST/PREFIX.
+agents ("berth join") say that their engines are there: token://HOST:PORT/TOKEN, etcd://HOST,HOST/PREFIX, also consul://
+and zk://, or gossip://SEED,SEED.
 
 The endpoint is a unix socket unless -H says otherwise, and the docker context "berth" leads to it:
 

@@ -17,7 +17,7 @@ func stores() map[string]discovery.NewStore {
 	return map[string]discovery.NewStore{"consul": consul.New, "etcd": etcd.New, "gossip": gossip.New, "zk": zk.New}
 }
 
-const discoveryOptUsage = "Discovery option `KEY=VALUE`, such as kv.path, kv.cacertfile, kv.user; repeatable"
+const discoveryOptUsage = "Discovery option `KEY=VALUE`: kv.path, kv.ttl, kv.cacertfile, kv.certfile, kv.keyfile, kv.user, kv.password-file, kv.token-file, gossip.key-file, …; repeatable"
 
 // discoveryOptions are those of all commands that take a discovery URL.
 func discoveryOptions(pairs []string) discovery.Options {

@@ -3,10 +3,13 @@
 package e2e
 
 import (
+	"crypto/rand"
+	"encoding/base64"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -88,6 +91,38 @@ func TestSwarmByZookeeper(t *testing.T) {
 		return exec.Command("java", "-Xmx96m", "-cp", "/usr/share/java/zookeeper.jar", "org.apache.zookeeper.server.quorum.QuorumPeerMain", config)
 	})
 	fleetByStore(t, s, "zk://127.0.0.1:1,"+s.addr+"/fleet", 5*time.Second)
+}
+
+// No server: the manager is the seed.
+func TestSwarmByGossip(t *testing.T) {
+	w := fleet(t)
+	key := make([]byte, 32)
+	if _, err := rand.Read(key); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(write(t, "key", base64.StdEncoding.EncodeToString(key)), "key")
+	opt := []string{"--discovery-opt", "gossip.key-file=" + file}
+	const url = "gossip://" + bridge + "/fleet"
+	second := w.secondServe(t, append(append(w.tlsArgs(), opt...), "--heartbeat", "2s", "--discovery-opt", "gossip.bind="+bridge+":7946", url)...)
+	join := func(name string) *exec.Cmd {
+		cmd := w.command("berth", append(opt, "--advertise", must(t, w.command("berth", "ip", name))+":2376", "--heartbeat", "1s", "--ttl", "5s", url)...)
+		cmd.Args = slices.Insert(cmd.Args, 1, "join")
+		return background(t, cmd)
+	}
+	join("host1")
+	agent := join("host2")
+	second.awaitNodes(t, "host1", "host2")
+	must(t, second.docker("run", "--rm", "busybox", "true"))
+	same(t, "swarm list", len(lines(must(t, w.command("berth", append([]string{"swarm", "list", url}, opt...)...)))), 2)
+	stopProcess(t, agent)
+	second.awaitNodes(t, "host1")
+	agent = join("host2")
+	second.awaitNodes(t, "host1", "host2")
+	if err := agent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 60*time.Second, "the dead agent's engine is dropped", func() bool { return len(second.nodeList(t)) == 1 })
+	contains(t, "without a key", fails(t, w.command("berth", "swarm", "list", url)), "gossip.key-file")
 }
 
 // fleetByStore is a manager and two agents that find each other in a store, through the store's troubles.
