@@ -17,7 +17,7 @@ import (
 // word.
 const (
 	collectAt      = 75
-	collectLargeAt = 40
+	collectLargeAt = 30
 	largeHeap      = 64 << 20
 )
 
