@@ -35,6 +35,7 @@ var arrows = map[string][]string{
 	"driver/drivertest": {"machine"},
 	"rawjson":           {},
 	"relay":             {"fleet"},
+	"replica":           {"proxy"},
 	"schedule":          {"fleet"},
 	"tracing":           {},
 	"metrics":           {"fleet", "schedule"},
