@@ -16,18 +16,24 @@ import (
 // arrows lists, for every package below internal, the packages of ours it may import. A package that is not listed fails
 // the test: a new room is a decision, made here and in ARCHITECTURE.md together.
 var arrows = map[string][]string{
-	"cert":              {},
-	"discovery":         {},
-	"dockercontext":     {},
-	"dockertest":        {},
-	"files":             {},
-	"fleet":             {},
-	"membership":        {},
-	"proxy":             {},
-	"provision":         {},
-	"ssh":               {},
-	"term":              {},
-	"machine":           {"cert"},
+	"cert":          {},
+	"discovery":     {},
+	"election":      {},
+	"dockercontext": {},
+	"dockertest":    {},
+	"files":         {},
+	"fleet":         {},
+	"membership":    {},
+	"proxy":         {},
+	"provision":     {},
+	"ssh":           {},
+	"term":          {},
+	"machine":       {"cert"},
+
+	"discovery/etcd":          {"discovery", "election"},
+	"discovery/discoverytest": {"discovery"},
+	"election/electiontest":   {"election"},
+
 	"driver/local":      {"machine", "cert"},
 	"driver/none":       {"machine"},
 	"driver/generic":    {"machine"},
@@ -47,6 +53,7 @@ var arrows = map[string][]string{
 // testArrows are additional arrows allowed in _test.go files.
 var testArrows = map[string][]string{
 	"discovery":      {"membership"},
+	"discovery/etcd": {"discovery/discoverytest", "election/electiontest"},
 	"engine":         {"dockertest"},
 	"cluster":        {"dockertest"},
 	"api":            {"dockertest", "cluster", "engine", "proxy", "tracing"},

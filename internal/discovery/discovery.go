@@ -1,6 +1,7 @@
 // Package discovery tells where the engines of a fleet are.
 //
-// A URL names the place that knows: a list in the URL itself, a file, later a key-value store. Parse turns it into a
+// A URL names the place that knows: a list in the URL itself, a file, a token service, or a key-value store, whose packages stand
+// below this one and are handed in, since their libraries are heavy. Parse turns it into a
 // Source, which reports the whole set of addresses at once and again at every change. Entries may hold numeric ranges.
 // What an address leads to, and whether anything answers there, is not known here.
 package discovery
@@ -9,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -36,21 +38,60 @@ type Options struct {
 	// Warn is told what went wrong and may get better, once per kind of trouble and not at every heartbeat. It is
 	// called from within Parse and Watch. nil means nobody wants to know.
 	Warn func(error)
+	// State is told why the members that are reported may not be the true ones, such as that the place is down and the last known ones
+	// are kept; and nil when that is over. It is called as Warn is, from within Watch. nil means nobody wants to know.
+	State func(error)
 	// Opts are the --discovery-opt key=value pairs.
 	Opts map[string]string
+	// Stores are the stores that there are, by the schemes of their URLs.
+	Stores map[string]NewStore
 }
 
-// Parse makes the Source that rawURL names: nodes://a:2375,b:2375 or the bare list, file:///path or file://path,
-// token://host:port/TOKEN or token+http://host:port/TOKEN.
-func Parse(rawURL string, o Options) (Source, error) {
+// complete fills in what was left out.
+func (o Options) complete() (Options, error) {
 	switch {
 	case o.Heartbeat == 0:
 		o.Heartbeat = defaultHeartbeat
 	case o.Heartbeat < minHeartbeat:
-		return nil, fmt.Errorf("heartbeat %v: at least %v is needed", o.Heartbeat, minHeartbeat)
+		return o, fmt.Errorf("heartbeat %v: at least %v is needed", o.Heartbeat, minHeartbeat)
 	}
 	if o.Warn == nil {
 		o.Warn = func(error) {}
+	}
+	if o.State == nil {
+		o.State = func(error) {}
+	}
+	return o, nil
+}
+
+// store makes the Store that rawURL names; nil if it names none.
+func (o Options) store(rawURL string) (Store, error) {
+	scheme, _, found := strings.Cut(strings.TrimSpace(rawURL), "://")
+	open := o.Stores[strings.ToLower(scheme)]
+	if !found || open == nil {
+		return nil, nil //nolint:nilnil // no store is no error
+	}
+	for _, k := range slices.Sorted(maps.Keys(o.Opts)) {
+		if !slices.Contains(storeOpts, k) && !strings.HasPrefix(k, strings.ToLower(scheme)+".") {
+			o.Warn(fmt.Errorf("discovery option %s has no meaning for %s://", shorten(k), scheme))
+		}
+	}
+	return open(rawURL, o)
+}
+
+// Parse makes the Source that rawURL names: nodes://a:2375,b:2375 or the bare list, file:///path or file://path,
+// token://host:port/TOKEN or token+http://host:port/TOKEN, or a store's.
+func Parse(rawURL string, o Options) (Source, error) {
+	o, err := o.complete()
+	if err != nil {
+		return nil, err
+	}
+	store, err := o.store(rawURL)
+	switch {
+	case err != nil:
+		return nil, err
+	case store != nil:
+		return newMembers(store, o)
 	}
 	scheme, rest, found := strings.Cut(strings.TrimSpace(rawURL), "://")
 	if !found || isEngineScheme(scheme) {
@@ -67,19 +108,18 @@ func Parse(rawURL string, o Options) (Source, error) {
 		return newToken(strings.ToLower(scheme), rest, o)
 	}
 	// Only the scheme is repeated: the rest may be a token or hold a password.
-	return nil, fmt.Errorf("discovery by %q is not supported: use nodes://HOST:PORT,…, file:///PATH, token://HOST:PORT/TOKEN, or a list of HOST:PORT, "+
-		"tcp://HOST:PORT, unix:///PATH and ssh://USER@HOST", shorten(scheme)+"://")
+	var more strings.Builder
+	for _, s := range slices.Sorted(maps.Keys(o.Stores)) {
+		more.WriteString(", " + s + "://HOST…")
+	}
+	return nil, fmt.Errorf("discovery by %q is not supported: use nodes://HOST:PORT,…, file:///PATH, token://HOST:PORT/TOKEN%s, or a list of HOST:PORT, "+
+		"tcp://HOST:PORT, unix:///PATH and ssh://USER@HOST", shorten(scheme)+"://", more.String())
 }
 
 // warnOpts says which options the source has no use for; they are no error because one command line is often used with
 // several kinds of URL.
 func warnOpts(o Options, source string) {
-	keys := make([]string, 0, len(o.Opts))
-	for k := range o.Opts {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	for _, k := range keys {
+	for _, k := range slices.Sorted(maps.Keys(o.Opts)) {
 		o.Warn(fmt.Errorf("discovery option %s has no meaning for %s", shorten(k), source))
 	}
 }

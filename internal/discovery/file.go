@@ -44,7 +44,7 @@ func newFile(path string, o Options) (Source, error) {
 // Watch reads the file again when its folder says that it changed, and at every heartbeat, since a folder may be on a file
 // system that says nothing, or may not exist yet.
 func (f *file) Watch(ctx context.Context, update func([]string)) error {
-	r := &reader{path: f.path, warn: f.o.Warn, update: update, said: map[trouble]string{}}
+	r := &reader{path: f.path, warn: f.o.Warn, state: f.o.State, update: update, said: map[trouble]string{}}
 	changes, watcher := f.notifier(r)
 	if watcher != nil {
 		defer closeWatcher(watcher, r)
@@ -118,6 +118,7 @@ func (f *file) concerns(name string) bool {
 type reader struct {
 	path   string
 	warn   func(error)
+	state  func(error)
 	update func([]string)
 
 	content []byte             // as last read; nil until it was
@@ -141,13 +142,19 @@ func (r *reader) read() {
 		if r.content == nil {
 			then = "no engines until it can be read"
 		}
-		r.say(unreadable, fmt.Errorf("discovery file %s: %w; %s", r.path, cause(err), then))
+		err = fmt.Errorf("discovery file %s: %w; %s", r.path, cause(err), then)
+		if r.say(unreadable, err) {
+			r.state(err)
+		}
 		if !r.started {
 			r.send(nil)
 		}
 		return
 	}
-	delete(r.said, unreadable)
+	if r.said[unreadable] != "" {
+		r.state(nil)
+		delete(r.said, unreadable)
+	}
 	if r.content == nil || !bytes.Equal(content, r.content) {
 		r.content = content
 		r.send(parseLines(content, func(line int, err error) {
@@ -156,12 +163,15 @@ func (r *reader) read() {
 	}
 }
 
-// say passes a warning on unless it is the last one of its kind again.
-func (r *reader) say(about trouble, err error) {
-	if text := err.Error(); text != r.said[about] {
-		r.said[about] = text
-		r.warn(err)
+// say passes a warning on unless it is the last one of its kind again, and tells whether it did.
+func (r *reader) say(about trouble, err error) bool {
+	text := err.Error()
+	if text == r.said[about] {
+		return false
 	}
+	r.said[about] = text
+	r.warn(err)
+	return true
 }
 
 func (r *reader) send(addrs []string) {

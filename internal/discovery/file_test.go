@@ -192,6 +192,7 @@ func TestReaderSaysThingsOnce(t *testing.T) {
 	r := &reader{
 		path:   path,
 		warn:   func(err error) { said = append(said, "warn") },
+		state:  func(error) {},
 		update: func(a []string) { said = append(said, strings.Join(a, ",")) },
 		said:   map[trouble]string{},
 	}

@@ -19,20 +19,30 @@ import (
 
 // Registrar keeps addresses in the place that a discovery URL names.
 type Registrar interface {
-	// Register makes addr a member for ttl more.
+	// Register makes addr a member for ttl more. It is called again before that is over, as long as addr is to be a member, and for one
+	// address only.
 	Register(ctx context.Context, addr string, ttl time.Duration) error
 	// Leave ends the membership. One that has ended is no error.
 	Leave(ctx context.Context, addr string) error
+	// Close ends the connections to the place. Memberships stay until their time is over, or end with it.
+	Close() error
 }
 
 // ErrReadOnly says that members of such a place are written there by hand.
 var ErrReadOnly = errors.New("not implemented in this discovery service: nodes:// and file:// are written by hand")
 
-// ParseRegistrar makes the Registrar that rawURL names: token://HOST:PORT/TOKEN or token+http://HOST:PORT/TOKEN. For a place that
-// is only read the error is ErrReadOnly.
+// ParseRegistrar makes the Registrar that rawURL names: token://HOST:PORT/TOKEN or token+http://HOST:PORT/TOKEN, or a store's. For
+// a place that is only read the error is ErrReadOnly.
 func ParseRegistrar(rawURL string, o Options) (Registrar, error) {
+	o, err := o.complete()
+	if err != nil {
+		return nil, err
+	}
 	if scheme, rest, ok := strings.Cut(strings.TrimSpace(rawURL), "://"); ok && isToken(scheme) {
 		return newToken(scheme, rest, o)
+	}
+	if store, err := o.store(rawURL); store != nil || err != nil {
+		return store, err
 	}
 	if _, err := Parse(rawURL, o); err != nil {
 		return nil, err
@@ -158,12 +168,17 @@ func (w *tokenWatch) round(ctx context.Context) time.Duration {
 	if err != nil {
 		if w.failed != err.Error() {
 			w.failed = err.Error()
-			w.o.Warn(fmt.Errorf("%w; the last known members are kept", err))
+			err = fmt.Errorf("%w; the last known members are kept", err)
+			w.o.Warn(err)
+			w.o.State(err)
 		}
 		if !w.told {
 			w.tell(nil)
 		}
 		return min(beat, 5*time.Second)
+	}
+	if w.failed != "" {
+		w.o.State(nil)
 	}
 	w.failed = ""
 	waits := w.tag != "" || tag != ""
@@ -223,6 +238,12 @@ func (t *token) Register(ctx context.Context, addr string, ttl time.Duration) er
 func (t *token) Leave(ctx context.Context, addr string) error {
 	_, _, err := t.call(ctx, http.MethodDelete, t.base+"/"+url.PathEscape(addr), "", "")
 	return err
+}
+
+// Close ends idle connections.
+func (t *token) Close() error {
+	t.client.CloseIdleConnections()
+	return nil
 }
 
 // call makes one request. The body is nil for an unchanged list.
