@@ -19,6 +19,7 @@ import (
 	"berth/internal/api"
 	"berth/internal/cluster"
 	"berth/internal/discovery"
+	"berth/internal/discovery/etcd"
 	"berth/internal/dockercontext"
 	"berth/internal/engine"
 	"berth/internal/metrics"
@@ -57,6 +58,7 @@ type serveOptions struct {
 	socket       string
 	metricsAddr  string
 	debugSocket  string
+	replication  replication
 }
 
 func (p *program) serveCmd() *cobra.Command {
@@ -114,6 +116,7 @@ func (p *program) serveFlags(cmd *cobra.Command, o *serveOptions) {
 	f.StringVar(&o.socket, "socket", socketNode, "What containers get that mount /var/run/docker.sock: their node's engine (node) or the fleet")
 	f.StringVar(&o.metricsAddr, "metrics-addr", "", "Serve /metrics (prometheus), /healthz and /readyz on host:port")
 	f.StringVar(&o.debugSocket, "debug-socket", "", "Serve the same and /debug/pprof on this unix socket")
+	o.replication.flags(f)
 	f.BoolVar(&o.noContext, "no-context", false, "Make no docker context")
 	f.BoolVar(&o.use, "use", false, "Switch the docker client to the context")
 	for _, old := range []string{"experimental", "refresh-on-node-filter"} {
@@ -161,6 +164,9 @@ func (o *serveOptions) check() error {
 	}
 	if o.socket != socketNode && o.socket != socketFleet {
 		return fmt.Errorf("--socket %s: want node or fleet", o.socket)
+	}
+	if err := o.replication.check(); err != nil {
+		return err
 	}
 	return o.tls.check()
 }
@@ -224,10 +230,20 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 		defer l.Close() //nolint:errcheck // the server closes it first
 		listeners = append(listeners, l)
 	}
+	var among *replicated
+	if o.replication.on {
+		if among, err = o.newReplicated(o.where(), o.discoveryOptions(log), log); err != nil {
+			return err
+		}
+	}
 	release, _ := buildVersion()
 	tunnels := new(proxy.Tunnels)
 	counts := metrics.New(release, tunnels.Len)
-	c := cluster.New(p.clusterOptions(o, log, tunnels, counts))
+	clusterOptions := p.clusterOptions(o, log, tunnels, counts)
+	if among != nil {
+		clusterOptions.Office = among.standing
+	}
+	c := cluster.New(clusterOptions)
 	counts.Follow(c)
 	watchers, err := o.watchers(ctx, counts.Mux(c, c.Looked()))
 	if err != nil {
@@ -242,7 +258,10 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 		return err
 	}
 	options := api.Options{Version: release, APIMax: o.apiMax, ID: id, CORS: o.cors, Log: log, Ready: c.Looked()}
-	e := &serving{cluster: c, sources: sources, listeners: listeners, tunnels: tunnels, watchers: watchers, traces: traces, log: log}
+	if among != nil {
+		options.Role = among.standing.Role
+	}
+	e := &serving{cluster: c, replicated: among, sources: sources, listeners: listeners, tunnels: tunnels, watchers: watchers, traces: traces, log: log}
 	if o.socket == socketFleet {
 		if e.relays, err = newRelays(c, log); err != nil {
 			return err
@@ -250,6 +269,11 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 		options.Sockets, e.listeners = e.relays, append(listeners, e.relays)
 	}
 	e.handler = traces.Handler(api.New(c, options))
+	if among != nil {
+		if e.handler, err = among.before(e.handler, o, tunnels); err != nil {
+			return err
+		}
+	}
 	if err := p.offerContext(o, log); err != nil {
 		return err
 	}
@@ -273,26 +297,15 @@ func (p *program) clusterOptions(o *serveOptions, log *slog.Logger, tunnels *pro
 
 // sources are where the engines come from: the store, or what the command line names.
 func (p *program) sources(o *serveOptions, log *slog.Logger) ([]cluster.Source, error) {
-	urls := o.sources
-	if len(urls) == 0 {
-		urls = envList("SWARM_DISCOVERY")
-	}
 	store, err := p.store()
 	if err != nil {
 		return nil, err
 	}
-	if len(urls) == 0 {
+	where := o.where()
+	if where == "" {
 		return []cluster.Source{&storeSource{store, log}}, nil
 	}
-	options := discovery.Options{
-		Heartbeat: o.heartbeat, Opts: map[string]string{},
-		Warn: func(err error) { log.Warn("discovery", "error", err) },
-	}
-	for _, kv := range o.discovery {
-		k, v, _ := strings.Cut(kv, "=")
-		options.Opts[k] = v
-	}
-	source, err := discovery.Parse(urls[0], options)
+	source, err := discovery.Parse(where, o.discoveryOptions(log))
 	if err != nil {
 		return nil, err
 	}
@@ -302,6 +315,22 @@ func (p *program) sources(o *serveOptions, log *slog.Logger) ([]cluster.Source, 
 	}
 	known := filepath.Join(store.Dir(), "known_hosts")
 	return []cluster.Source{&addrSource{source: source, tls: config, known: known, log: log}}, nil
+}
+
+// where is the discovery URL, or "" for the machines of the store.
+func (o *serveOptions) where() string {
+	for _, url := range append(o.sources, envList("SWARM_DISCOVERY")...) {
+		return url
+	}
+	return ""
+}
+
+func (o *serveOptions) discoveryOptions(log *slog.Logger) discovery.Options {
+	return discovery.Options{
+		Heartbeat: o.heartbeat, Opts: optionMap(o.discovery),
+		Stores: map[string]discovery.NewStore{"etcd": etcd.New},
+		Warn:   func(err error) { log.Warn("discovery", "error", err) },
+	}
 }
 
 // defaultSocket is where the endpoint listens: for root /run/berth, else the user's own runtime folder.

@@ -27,10 +27,12 @@ type serving struct {
 	handler   http.Handler
 	listeners []net.Listener
 	tunnels   *proxy.Tunnels
-	relays    *relay.Relays // nil if containers get the sockets of their nodes
-	watchers  []watcher
-	traces    *tracing.Tracing
-	log       *slog.Logger
+	// replicated is nil for a manager that is alone.
+	replicated *replicated
+	relays     *relay.Relays // nil if containers get the sockets of their nodes
+	watchers   []watcher
+	traces     *tracing.Tracing
+	log        *slog.Logger
 }
 
 // watcher is a listener for those who watch the manager.
@@ -87,6 +89,9 @@ func (e *serving) run(ctx context.Context) error {
 	server.Protocols, server.ConnContext = &protocols, api.ConnContext
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.cluster.Run(ctx, e.sources...) })
+	if e.replicated != nil {
+		g.Go(func() error { return e.replicated.run(ctx) })
+	}
 	// What came through relays is given the time that other clients are given.
 	relaying, release := context.WithCancel(context.WithoutCancel(ctx))
 	defer release()
