@@ -3,7 +3,9 @@ package replica
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -22,7 +24,7 @@ const (
 	// noPrimary is how long a request waits for a primary to be elected. Clients of the API wait for as long as it takes; most elections
 	// are over before.
 	noPrimary = 30 * time.Second
-	// retryNew is how often it looks whether this manager has become the primary itself.
+	// retryNew is how often it looks whether this manager has become the primary itself, or the primary answers again.
 	retryNew = 100 * time.Millisecond
 	// readBack is how long a client that has changed something reads from the primary as well: by then the engines' events have told us.
 	readBack = 2 * time.Second
@@ -114,27 +116,34 @@ func local(path string) bool {
 	return false
 }
 
-// write waits for a primary and hands the request to it.
+// write waits for a primary that can be reached and hands the request to it. One that was cut off in the middle is not tried again:
+// it may have been carried out.
 func (h *Handler) write(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), noPrimary)
 	defer cancel()
+	var last error = errNobody
 	for {
 		addr, token, changed := h.o.Standing.where()
 		if addr != "" {
-			if err := h.hand(w, r, addr, token); err != nil {
+			err := h.hand(w, r, addr, token)
+			switch {
+			case err == nil:
+				return
+			case !proxy.NotSent(err):
 				refuse(w, err)
+				return
 			}
-			return
+			last = err
 		}
 		select {
 		case <-changed:
 		case <-time.After(retryNew):
-			if h.o.Standing.self() {
-				h.o.Local.ServeHTTP(w, r)
-				return
-			}
 		case <-ctx.Done():
-			refuse(w, errNobody)
+			refuse(w, last)
+			return
+		}
+		if h.o.Standing.self() {
+			h.o.Local.ServeHTTP(w, r)
 			return
 		}
 	}
@@ -144,6 +153,9 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) hand(w http.ResponseWriter, r *http.Request, addr, token string) error {
 	out := r.Clone(r.Context())
 	out.Host = "docker"
+	if r.Body != nil {
+		out.Body = io.NopCloser(r.Body) // another primary may be given it
+	}
 	out.Header.Set(headerToken, token)
 	out.Header.Set(headerClient, h.o.Client(r))
 	options := proxy.Options{Tunnels: h.o.Tunnels, Hijack: mayHijack(r), HTTP2: isRPC(r)}
@@ -193,7 +205,14 @@ type handError struct {
 }
 
 func (e *handError) Error() string {
-	return fmt.Sprintf("Unable to reach primary cluster manager (%s): %v", e.addr, e.err)
+	err := e.err
+	for {
+		var unsent *proxy.NotSentError
+		if !errors.As(err, &unsent) {
+			return fmt.Sprintf("Unable to reach primary cluster manager (%s): %v", e.addr, err)
+		}
+		err = unsent.Err // which says the address once more
+	}
 }
 func (e *handError) Unwrap() error { return e.err }
 
