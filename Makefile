@@ -50,7 +50,8 @@ deps:
 
 test-deps:
 	@test/deps dockerd:docker.io iptables:iptables busybox:busybox-static docker-compose:docker-compose \
-		sshd:openssh-server ip:iproute2 nsenter:util-linux ssh:openssh-client systemd-nspawn:systemd-container mmdebstrap:mmdebstrap pgrep:procps curl:curl etcd:etcd-server
+		sshd:openssh-server ip:iproute2 nsenter:util-linux ssh:openssh-client systemd-nspawn:systemd-container mmdebstrap:mmdebstrap pgrep:procps curl:curl \
+		etcd:etcd-server
 
 clean:
 	rm -rf bin

@@ -115,7 +115,7 @@ func (p *program) swarmCreateCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create", Aliases: []string{"c"}, Short: "Make a token at a discovery service, and print its discovery URL", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			url, err := discovery.NewToken(cmd.Context(), base, discovery.Options{Opts: optionMap(options)})
+			url, err := discovery.NewToken(cmd.Context(), base, discoveryOptions(options))
 			if err != nil {
 				return fmt.Errorf("%w\nThe service is `berth discovery serve`; --discovery-url or BERTH_DISCOVERY says where it is", err)
 			}
@@ -124,7 +124,7 @@ func (p *program) swarmCreateCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&base, "discovery-url", cmp.Or(os.Getenv("BERTH_DISCOVERY"), "http://"+defaultService), "`URL` of the service [$BERTH_DISCOVERY]")
-	cmd.Flags().StringArrayVar(&options, "discovery-opt", nil, "Discovery option key=value; repeatable")
+	cmd.Flags().StringArrayVar(&options, "discovery-opt", nil, discoveryOptUsage)
 	return cmd
 }
 
@@ -146,13 +146,15 @@ func (p *program) swarmListCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "How long to wait for the list")
-	cmd.Flags().StringArrayVar(&options, "discovery-opt", nil, "Discovery option key=value; repeatable")
+	cmd.Flags().StringArrayVar(&options, "discovery-opt", nil, discoveryOptUsage)
 	return cmd
 }
 
 func (p *program) listMembers(ctx context.Context, url string, timeout time.Duration, options []string) error {
 	var trouble error
-	source, err := discovery.Parse(url, discovery.Options{Opts: optionMap(options), Warn: func(err error) { trouble = err }})
+	o := discoveryOptions(options)
+	o.Warn = func(err error) { trouble = err }
+	source, err := discovery.Parse(url, o)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,8 +34,9 @@ func (p *program) joinCmd() *cobra.Command {
 		Short: "Keep an engine among the members of a fleet",
 		Long: `Keep an engine among the members of a fleet: the agent of a Swarm.
 
-The engine is advertised at DISCOVERY (or $SWARM_DISCOVERY), which must be a place that members can write to, such as
-token://HOST:PORT/TOKEN of "berth swarm create". It is advertised only while it answers, and leaves when berth join ends.`,
+The engine is advertised at DISCOVERY (or $SWARM_DISCOVERY), which must be a place that members can write to:
+token://HOST:PORT/TOKEN of "berth swarm create", or a store, such as etcd://HOST,HOST/PREFIX.
+It is advertised only while it answers, and leaves when berth join ends.`,
 		Aliases: []string{"j"},
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -50,7 +50,7 @@ token://HOST:PORT/TOKEN of "berth swarm create". It is advertised only while it 
 	f.DurationVar(&o.heartbeat, "heartbeat", time.Minute, "How often it is said that the engine is there")
 	f.DurationVar(&o.ttl, "ttl", 3*time.Minute, "How long a membership lasts that is not renewed")
 	f.DurationVar(&o.delay, "delay", 0, "Wait up to this long, by chance, before the first time")
-	f.StringArrayVar(&o.options, "discovery-opt", nil, "Discovery option key=value; repeatable")
+	f.StringArrayVar(&o.options, "discovery-opt", nil, discoveryOptUsage)
 	f.StringVarP(&o.log.logLevel, "log-level", "l", "info", "debug, info, warn, error")
 	f.StringVar(&o.log.logFormat, "log-format", "text", "text or json")
 	return cmd
@@ -96,13 +96,15 @@ func (p *program) join(ctx context.Context, o *joinOptions, args []string) error
 	if err != nil {
 		return err
 	}
-	r, err := discovery.ParseRegistrar(url, discovery.Options{Opts: optionMap(o.options)})
+	options := discoveryOptions(o.options)
+	options.Heartbeat, options.Warn = o.heartbeat, func(err error) { log.Warn("discovery", "error", err) }
+	r, err := discovery.ParseRegistrar(url, options)
 	if err != nil {
 		return err
 	}
 	a := &agent{registrar: r, o: o, log: log}
 	a.run(ctx)
-	return a.leave()
+	return errors.Join(a.leave(), r.Close())
 }
 
 // discoveryURL is the argument, or else the environment's: a URL may hold a token, and arguments are for all to see.
@@ -111,15 +113,6 @@ func discoveryURL(args []string) (string, error) {
 		return urls[0], nil
 	}
 	return "", errors.New("discovery required: name the discovery service, or set SWARM_DISCOVERY")
-}
-
-func optionMap(pairs []string) map[string]string {
-	m := map[string]string{}
-	for _, kv := range pairs {
-		k, v, _ := strings.Cut(kv, "=")
-		m[k] = v
-	}
-	return m
 }
 
 // agent keeps one engine registered.

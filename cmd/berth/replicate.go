@@ -70,8 +70,10 @@ type replicated struct {
 	log      *slog.Logger
 }
 
-// newReplicated prepares the election at the store that rawURL names.
-func (o *serveOptions) newReplicated(rawURL string, d discovery.Options, log *slog.Logger) (*replicated, error) {
+// newReplicated prepares the election at the store of DISCOVERY.
+func (o *serveOptions) newReplicated(log *slog.Logger) (*replicated, error) {
+	rawURL, d := o.where(), discoveryOptions(o.discovery)
+	d.Warn = func(err error) { log.Warn("election", "error", err) }
 	scheme, _, _ := strings.Cut(rawURL, "://")
 	lease := leasers[strings.ToLower(scheme)]
 	if lease == nil {

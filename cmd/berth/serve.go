@@ -19,7 +19,6 @@ import (
 	"berth/internal/api"
 	"berth/internal/cluster"
 	"berth/internal/discovery"
-	"berth/internal/discovery/etcd"
 	"berth/internal/dockercontext"
 	"berth/internal/engine"
 	"berth/internal/metrics"
@@ -70,7 +69,8 @@ func (p *program) serveCmd() *cobra.Command {
 
 DISCOVERY says where the engines are. Without it they are the machines of the store, which come and go as they are
 created and removed. Else it is a list (nodes://10.0.0.1:2376,10.0.0.2:2376, also with ranges: 10.0.0.[1:9]:2376),
-a file with an address a line (file:///etc/berth/nodes), or unix:///path and ssh://user@host for single engines.
+a file with an address a line (file:///etc/berth/nodes), unix:///path and ssh://user@host for single engines, or where
+agents ("berth join") say that their engines are there: token://HOST:PORT/TOKEN, etcd://HOST,HOST/PREFIX.
 
 The endpoint is a unix socket unless -H says otherwise, and the docker context "berth" leads to it:
 
@@ -101,8 +101,8 @@ func (p *program) serveFlags(cmd *cobra.Command, o *serveOptions) {
 	f.IntVar(&o.failureRetry, "engine-failure-retry", 3, "Failed attempts to connect until a node is unhealthy")
 	f.DurationVar(&o.refreshMin, "engine-refresh-min-interval", 0, "Accepted for classic Swarm's sake: nodes are followed by their events")
 	f.DurationVar(&o.refreshMax, "engine-refresh-max-interval", 5*time.Minute, "How often a node is listed whole although its events told everything")
-	f.DurationVar(&o.heartbeat, "heartbeat", time.Minute, "How often a discovery file is read again")
-	f.StringArrayVar(&o.discovery, "discovery-opt", nil, "Discovery option key=value; repeatable")
+	f.DurationVar(&o.heartbeat, "heartbeat", time.Minute, "How often a discovery file is read again; members of a store that was away are believed gone after three")
+	f.StringArrayVar(&o.discovery, "discovery-opt", nil, discoveryOptUsage)
 	f.BoolVar(&o.cors, "api-enable-cors", false, "Allow browsers of any origin to use the API")
 	f.BoolVar(&o.cors, "cors", false, "Same as --api-enable-cors")
 	f.StringVarP(&o.driver, "cluster-driver", "c", "swarm", "Cluster driver: swarm is the only one")
@@ -214,7 +214,8 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	if err != nil {
 		return err
 	}
-	sources, err := p.sources(o, log)
+	state := &notices{}
+	sources, err := p.sources(o, state, log)
 	if err != nil {
 		return err
 	}
@@ -232,7 +233,7 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	}
 	var among *replicated
 	if o.replication.on {
-		if among, err = o.newReplicated(o.where(), o.discoveryOptions(log), log); err != nil {
+		if among, err = o.newReplicated(log); err != nil {
 			return err
 		}
 	}
@@ -257,7 +258,7 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	if err != nil {
 		return err
 	}
-	options := api.Options{Version: release, APIMax: o.apiMax, ID: id, CORS: o.cors, Log: log, Ready: c.Looked()}
+	options := api.Options{Version: release, APIMax: o.apiMax, ID: id, CORS: o.cors, Log: log, Ready: c.Looked(), Notices: state.list}
 	if among != nil {
 		options.Role = among.standing.Role
 	}
@@ -296,7 +297,7 @@ func (p *program) clusterOptions(o *serveOptions, log *slog.Logger, tunnels *pro
 }
 
 // sources are where the engines come from: the store, or what the command line names.
-func (p *program) sources(o *serveOptions, log *slog.Logger) ([]cluster.Source, error) {
+func (p *program) sources(o *serveOptions, state *notices, log *slog.Logger) ([]cluster.Source, error) {
 	store, err := p.store()
 	if err != nil {
 		return nil, err
@@ -305,7 +306,10 @@ func (p *program) sources(o *serveOptions, log *slog.Logger) ([]cluster.Source, 
 	if where == "" {
 		return []cluster.Source{&storeSource{store, log}}, nil
 	}
-	source, err := discovery.Parse(where, o.discoveryOptions(log))
+	options := discoveryOptions(o.discovery)
+	options.Heartbeat = o.heartbeat
+	state.follow(&options, log)
+	source, err := discovery.Parse(where, options)
 	if err != nil {
 		return nil, err
 	}
@@ -323,14 +327,6 @@ func (o *serveOptions) where() string {
 		return url
 	}
 	return ""
-}
-
-func (o *serveOptions) discoveryOptions(log *slog.Logger) discovery.Options {
-	return discovery.Options{
-		Heartbeat: o.heartbeat, Opts: optionMap(o.discovery),
-		Stores: map[string]discovery.NewStore{"etcd": etcd.New},
-		Warn:   func(err error) { log.Warn("discovery", "error", err) },
-	}
 }
 
 // defaultSocket is where the endpoint listens: for root /run/berth, else the user's own runtime folder.

@@ -39,7 +39,7 @@ func (f *createFlags) defineSwarm(fs *pflag.FlagSet) {
 // readSwarm looks at the flags together.
 func (p *program) readSwarm(f *createFlags, fs *pflag.FlagSet) error {
 	if f.swarm.Discovery != "" && !strings.Contains(f.swarm.Discovery, "://") {
-		return errors.New("--swarm-discovery: the URL of a discovery service begins with its scheme: token://, nodes://, file://")
+		return errors.New("--swarm-discovery: the URL of a discovery service begins with its scheme: token://, etcd://, nodes://, file://")
 	}
 	f.swarm.IsSwarm, f.swarm.Agent = f.agent || f.swarm.Master, f.agent
 	for _, name := range []string{"swarm-image", "swarm-experimental"} {
@@ -84,8 +84,7 @@ func (p *program) checkManager(args []string, url string) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	_, err := discovery.Parse(url, discovery.Options{Heartbeat: o.heartbeat})
-	return err
+	return discovery.CheckURL(url, discovery.Options{Heartbeat: o.heartbeat, Stores: stores()})
 }
 
 // afterSwarm says how to get at the Swarm, or that nothing was made of the flags.

@@ -33,7 +33,7 @@ func showInfo(s *Server, w http.ResponseWriter, r *request) error {
 	addCommon(o, infos)
 	addUnions(o, infos)
 	o.Set("SystemStatus", s.nodeTable(snap))
-	o.Set("Warnings", warnings(snap, infos))
+	o.Set("Warnings", s.warnings(snap, infos))
 	o.SetRaw("Swarm", []byte(`{"NodeID":"","NodeAddr":"","LocalNodeState":"inactive","ControlAvailable":false,"Error":"","RemoteManagers":null}`))
 	o.Set("Nodes", nodeList(snap))
 	writeRaw(w, http.StatusOK, append(o.Bytes(), '\n'))
@@ -244,8 +244,13 @@ func (all infos) securityOptions() []string {
 }
 
 // warnings say what is wrong with the fleet, and what engines say themselves, once; the client prints them last.
-func warnings(snap *fleet.Snapshot, all infos) []string {
+func (s *Server) warnings(snap *fleet.Snapshot, all infos) []string {
 	var out []string
+	if s.o.Notices != nil {
+		for _, n := range s.o.Notices() {
+			out = append(out, "WARNING: "+n)
+		}
+	}
 	for _, n := range snap.Nodes() {
 		if n.State != fleet.Healthy {
 			out = append(out, fmt.Sprintf("WARNING: node %s (%s) is %s: %s", n.Name, n.Addr, strings.ToLower(n.State.String()), n.Error))

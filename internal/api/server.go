@@ -73,6 +73,8 @@ type Options struct {
 	// Ready ends when the fleet has been looked at once; requests wait for it a moment. nil for at once.
 	Ready <-chan struct{}
 	Now   func() time.Time
+	// Notices are what docker info warns of beside its nodes. nil for nothing.
+	Notices func() []string
 	// Sockets are what containers get that mount /var/run/docker.sock; nil leaves them their node's own.
 	Sockets Sockets
 }

@@ -79,6 +79,17 @@ func (o Options) store(rawURL string) (Store, error) {
 	return open(rawURL, o)
 }
 
+// CheckURL says what is wrong with the URL itself, for who will use it elsewhere, where its options' files are.
+func CheckURL(rawURL string, o Options) error {
+	scheme, _, _ := strings.Cut(strings.TrimSpace(rawURL), "://")
+	if o.Stores[strings.ToLower(scheme)] != nil {
+		_, err := ParsePlace(rawURL, "1", Options{})
+		return err
+	}
+	_, err := Parse(rawURL, o)
+	return err
+}
+
 // Parse makes the Source that rawURL names: nodes://a:2375,b:2375 or the bare list, file:///path or file://path,
 // token://host:port/TOKEN or token+http://host:port/TOKEN, or a store's.
 func Parse(rawURL string, o Options) (Source, error) {
@@ -108,12 +119,12 @@ func Parse(rawURL string, o Options) (Source, error) {
 		return newToken(strings.ToLower(scheme), rest, o)
 	}
 	// Only the scheme is repeated: the rest may be a token or hold a password.
-	var more strings.Builder
-	for _, s := range slices.Sorted(maps.Keys(o.Stores)) {
-		more.WriteString(", " + s + "://HOST…")
+	stores := slices.Sorted(maps.Keys(o.Stores))
+	for i, s := range stores {
+		stores[i] = s + "://HOST,HOST/PREFIX, "
 	}
-	return nil, fmt.Errorf("discovery by %q is not supported: use nodes://HOST:PORT,…, file:///PATH, token://HOST:PORT/TOKEN%s, or a list of HOST:PORT, "+
-		"tcp://HOST:PORT, unix:///PATH and ssh://USER@HOST", shorten(scheme)+"://", more.String())
+	return nil, fmt.Errorf("discovery by %q is not supported: use nodes://HOST:PORT,…, file:///PATH, token://HOST:PORT/TOKEN, %sor a list of HOST:PORT, "+
+		"tcp://HOST:PORT, unix:///PATH and ssh://USER@HOST", shorten(scheme)+"://", strings.Join(stores, ""))
 }
 
 // warnOpts says which options the source has no use for; they are no error because one command line is often used with

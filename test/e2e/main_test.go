@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 var outsideNet *os.File
 
 // needs are what the suite cannot do without; make test installs them.
-var needs = []string{"dockerd", "containerd", "runc", "docker", "docker-compose", "iptables", "busybox", "sshd", "ip", "nsenter", "pgrep", "curl"}
+var needs = []string{"etcd", "dockerd", "containerd", "runc", "docker", "docker-compose", "iptables", "busybox", "sshd", "ip", "nsenter", "pgrep", "curl"}
 
 // outside starts the suite in its namespaces and takes away what they leave: cgroups.
 func outside() (int, error) {
@@ -207,7 +207,7 @@ func leftovers() (left []string) {
 func look() []string {
 	var left []string
 	for what, script := range map[string]string{
-		"process":           "pgrep -a 'dockerd|containerd|docker-proxy|runc|berth|sshd'",
+		"process":           "pgrep -a 'dockerd|containerd|docker-proxy|runc|berth|sshd|etcd'",
 		"mount":             "grep berth /proc/self/mounts",
 		"iptables rule":     "iptables-save | grep '^-A'",
 		"link":              "ip -o link show | grep -v ': lo:'",
