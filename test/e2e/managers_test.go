@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -29,8 +28,7 @@ const replicationTTL = 3 * time.Second
 type team struct {
 	w        *world
 	dir      string
-	etcd     *exec.Cmd
-	etcdPort string
+	etcd     *kvServer
 	engines  []string
 	managers []*teamManager
 }
@@ -43,12 +41,11 @@ type teamManager struct {
 // newTeam starts etcd, three managers and what leads them to the engines.
 func newTeam(t *testing.T, w *world) *team {
 	t.Helper()
-	g := &team{w: w, dir: t.TempDir(), etcdPort: freePort(t)}
-	g.startEtcd(t)
+	g := &team{w: w, dir: t.TempDir(), etcd: startEtcd(t)}
 	for _, host := range []string{"host1", "host2", "host3"} {
 		addr := forward(t, w.engineSocket(t, host))
 		g.engines = append(g.engines, addr)
-		g.put(t, "docker/swarm/nodes/"+addr, addr)
+		background(t, w.command("berth", "join", "--advertise", addr, "--heartbeat", "1s", "--ttl", "20s", g.url()))
 	}
 	for i := range 3 {
 		m := &teamManager{name: "manager" + strconv.Itoa(i+1), addr: "127.0.0.1:" + freePort(t)}
@@ -117,45 +114,7 @@ func carry(ctx context.Context, c net.Conn, socket string) {
 	<-done
 }
 
-func (g *team) startEtcd(t *testing.T) {
-	t.Helper()
-	url, peer := "http://127.0.0.1:"+g.etcdPort, "http://127.0.0.1:"+freePort(t)
-	log, err := os.OpenFile(filepath.Join(g.dir, "etcd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	g.etcd = exec.Command("etcd", "--data-dir", filepath.Join(g.dir, "etcd"), "--listen-client-urls", url, "--advertise-client-urls", url,
-		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
-	g.etcd.Stdout, g.etcd.Stderr = log, log
-	if err := g.etcd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	cmd := g.etcd
-	t.Cleanup(func() { stopProcess(t, cmd) })
-	eventually(t, 20*time.Second, "etcd answers", func() bool {
-		res, err := http.Get(url + "/health")
-		if err != nil {
-			return false
-		}
-		defer res.Body.Close()
-		return res.StatusCode == http.StatusOK
-	})
-}
-
-// put writes a key as anybody could.
-func (g *team) put(t *testing.T, key, value string) {
-	t.Helper()
-	b, err := json.Marshal(map[string][]byte{"key": []byte(key), "value": []byte(value)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := http.Post("http://127.0.0.1:"+g.etcdPort+"/v3/kv/put", "application/json", bytes.NewReader(b))
-	if err != nil || res.StatusCode != http.StatusOK {
-		t.Fatalf("put %s: %v, %v", key, res, err)
-	}
-	res.Body.Close()
-}
+func (g *team) url() string { return "etcd://" + g.etcd.addr }
 
 func (g *team) start(t *testing.T, m *teamManager) {
 	t.Helper()
@@ -165,7 +124,7 @@ func (g *team) start(t *testing.T, m *teamManager) {
 	}
 	defer log.Close()
 	m.cmd = g.w.command("berth", "-s", filepath.Join(g.dir, m.name), "serve", "--no-context", "-H", "tcp://"+m.addr, "--replication", "--replication-ttl", replicationTTL.String(),
-		"--advertise", m.addr, "etcd://127.0.0.1:"+g.etcdPort)
+		"--advertise", m.addr, g.url())
 	m.cmd.Stdout, m.cmd.Stderr = log, log
 	if err := m.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -405,8 +364,8 @@ func stopPrimary(t *testing.T, g *team) {
 // restartEtcd takes the store away for longer than a lease lasts. Nobody may be primary then.
 func restartEtcd(t *testing.T, g *team) {
 	t.Log("etcd stops, and starts again")
-	stopProcess(t, g.etcd)
+	g.etcd.stop()
 	eventually(t, replicationTTL+2*time.Second, "nobody is primary without a store", func() bool { return g.primary(t) == nil })
-	g.startEtcd(t)
+	g.etcd.start()
 	eventually(t, replicationTTL+5*time.Second, "there is a primary again", func() bool { return g.primary(t) != nil })
 }
