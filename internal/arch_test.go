@@ -44,7 +44,7 @@ var arrows = map[string][]string{
 	"replica":           {"proxy"},
 	"schedule":          {"fleet"},
 	"tracing":           {},
-	"metrics":           {"fleet", "schedule"},
+	"metrics":           {"engine", "fleet", "schedule"},
 	"engine":            {"fleet", "proxy", "rawjson", "tracing"},
 	"cluster":           {"engine", "schedule", "fleet", "proxy", "rawjson", "tracing"},
 	"api":               {"fleet", "schedule", "proxy", "rawjson"},

@@ -71,7 +71,7 @@ func (p *program) serveTokens(ctx context.Context, o *tokenService) error {
 	if err := o.tls.check(); err != nil {
 		return err
 	}
-	l, err := openTCP(ctx, o.host, &o.tls, o.tls.enable || o.insecure,
+	l, err := openTCP(ctx, "-H tcp://", o.host, &o.tls, o.tls.enable || o.insecure,
 		"beyond this computer the tokens would be for all to read: give --tlscert and --tlskey, listen on 127.0.0.1, or say --insecure")
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -111,30 +112,66 @@ func listener(ctx context.Context, host string, f *tlsFlags) (net.Listener, erro
 	return nil, fmt.Errorf("-H %s: want unix:///path or tcp://host:port", host)
 }
 
-// listenUnix makes a socket that only its owner can open. A socket that a dead manager left is replaced, one that answers
-// is not.
+// listenUnix is openUnix for -H.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	return openUnix(ctx, "-H unix://"+path, path)
+}
+
+// socketPathLimit is what the kernel allows for a socket's path.
+const socketPathLimit = 107
+
+// openUnix makes a socket that only its owner can open. A socket that a dead manager left is replaced, one that answers is
+// not. flag is what the user has said, for errors.
+func openUnix(ctx context.Context, flag, path string) (net.Listener, error) {
+	if len(path) > socketPathLimit {
+		return nil, fmt.Errorf("%s: a socket's path has at most %d bytes; choose a shorter one", flag, socketPathLimit)
+	}
 	if err := ensureDir(filepath.Dir(path)); err != nil {
-		return nil, fmt.Errorf("-H unix://%s: %w", path, err)
+		return nil, cannotOpen(flag, err)
 	}
 	d := net.Dialer{Timeout: time.Second}
 	c, err := d.DialContext(ctx, "unix", path)
 	switch {
 	case err == nil:
-		return nil, errors.Join(fmt.Errorf("-H unix://%s: somebody serves there already; stop it or choose another socket", path), c.Close())
+		return nil, errors.Join(fmt.Errorf("%s: somebody serves there already; stop it or choose another socket", flag), c.Close())
 	case errors.Is(err, syscall.ECONNREFUSED):
 		if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
-			return nil, fmt.Errorf("-H unix://%s: something else than a socket is there; choose another path", path)
+			return nil, fmt.Errorf("%s: something else than a socket is there; choose another path", flag)
 		}
 		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("-H unix://%s: %w", path, err)
+			return nil, cannotOpen(flag, err)
 		}
 	}
 	l, err := bindPrivately(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("-H unix://%s: %w", path, err)
+		return nil, cannotOpen(flag, err)
 	}
 	return l, nil
+}
+
+// cannotOpen is why a socket cannot be made, and what to do about it.
+func cannotOpen(flag string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%s: %w; choose a path in a folder of your own", flag, err)
+	}
+	return fmt.Errorf("%s: %w", flag, err)
+}
+
+// cannotListen is why a port cannot be listened on, and what to do about it.
+func cannotListen(flag string, err error) error {
+	for _, known := range []struct {
+		errno  syscall.Errno
+		advice string
+	}{
+		{syscall.EADDRINUSE, "another program listens there, maybe another manager; stop it or choose another port"},
+		{syscall.EACCES, "ports below 1024 are for root; choose another port, or give berth CAP_NET_BIND_SERVICE"},
+		{syscall.EADDRNOTAVAIL, "this computer has no such address; choose one of its own, or 127.0.0.1"},
+	} {
+		if errors.Is(err, known.errno) {
+			return fmt.Errorf("%s: %w: %s", flag, known.errno, known.advice)
+		}
+	}
+	return fmt.Errorf("%s: %w", flag, err)
 }
 
 // bindPrivately makes the socket where nobody else can get at it, and gives it its name once only its owner can open it. A
@@ -189,22 +226,24 @@ func (s *socket) Close() (err error) {
 
 // listenTCP refuses to give the fleet, which is root on every node, to whoever can reach a port.
 func listenTCP(ctx context.Context, addr string, f *tlsFlags) (net.Listener, error) {
-	return openTCP(ctx, addr, f, f.verify, "beyond this computer the endpoint needs mutual TLS, since whoever reaches it is root on every node: "+
+	return openTCP(ctx, "-H tcp://", addr, f, f.verify, "beyond this computer the endpoint needs mutual TLS, since whoever reaches it is root on every node: "+
 		"give --tlsverify with --tlscacert, --tlscert and --tlskey, or listen on 127.0.0.1 or a unix socket")
 }
 
 // openTCP listens on host:port, with TLS if the flags say so. Beyond this computer it must be safe; why says what to do else.
-func openTCP(ctx context.Context, addr string, f *tlsFlags, safe bool, why string) (net.Listener, error) {
+// flag is what the user has written before the address, for errors.
+func openTCP(ctx context.Context, flag, addr string, f *tlsFlags, safe bool, why string) (net.Listener, error) {
 	addr = strings.TrimPrefix(addr, "tcp://")
 	if strings.HasPrefix(addr, ":") {
 		addr = "0.0.0.0" + addr
 	}
+	flag += addr
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return nil, fmt.Errorf("-H tcp://%s: %w", addr, err)
+		return nil, fmt.Errorf("%s: want host:port, such as 127.0.0.1:%s", flag, portIn(addr))
 	}
 	if !safe && !isLoopback(host) {
-		return nil, fmt.Errorf("-H tcp://%s: %s", addr, why)
+		return nil, fmt.Errorf("%s: %s", flag, why)
 	}
 	config, err := f.server()
 	if err != nil {
@@ -213,12 +252,20 @@ func openTCP(ctx context.Context, addr string, f *tlsFlags, safe bool, why strin
 	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 4}}
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("-H tcp://%s: %w", addr, err)
+		return nil, cannotListen(flag, err)
 	}
 	if config != nil {
 		l = tls.NewListener(l, config)
 	}
 	return l, nil
+}
+
+// portIn is the port of an address that is nothing else, or one for an example.
+func portIn(addr string) string {
+	if _, err := strconv.ParseUint(addr, 10, 16); err == nil {
+		return addr
+	}
+	return "2375"
 }
 
 func isLoopback(host string) bool {

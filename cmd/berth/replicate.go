@@ -67,6 +67,7 @@ type replicated struct {
 	standing *replica.Standing
 	handler  *replica.Handler
 	leaser   election.Leaser
+	tls      *tls.Config // towards other managers; nil for plain connections
 	log      *slog.Logger
 }
 
@@ -79,27 +80,25 @@ func (o *serveOptions) newReplicated(log *slog.Logger) (*replicated, error) {
 	if lease == nil {
 		return nil, errors.New("--replication: leader election is only supported with consul, etcd and zk discovery")
 	}
+	config, err := o.tls.peers()
+	if err != nil {
+		return nil, err
+	}
 	standing := replica.New(o.replication.advertise)
 	leaser, err := lease(rawURL, d, standing.Advertise(), o.replication.ttl)
 	if err != nil {
 		return nil, err
 	}
-	return &replicated{standing: standing, leaser: leaser, log: log}, nil
+	return &replicated{standing: standing, leaser: leaser, tls: config, log: log}, nil
 }
 
 // before puts the manager's place among the others in front of its own handler.
-func (r *replicated) before(local http.Handler, o *serveOptions, tunnels *proxy.Tunnels) (http.Handler, error) {
-	config, err := o.tls.peers()
-	if err != nil {
-		return nil, err
-	}
+func (r *replicated) before(local http.Handler, tunnels *proxy.Tunnels) http.Handler {
 	r.handler = replica.NewHandler(replica.Options{
 		Standing: r.standing, Local: local, Client: api.Client, WithClient: api.WithClient, Tunnels: tunnels,
-		Dial: func(ctx context.Context, addr string, http2 bool) (net.Conn, error) {
-			return dialManager(ctx, addr, config, http2)
-		},
+		Dial: func(ctx context.Context, addr string, http2 bool) (net.Conn, error) { return dialManager(ctx, addr, r.tls, http2) },
 	})
-	return r.handler, nil
+	return r.handler
 }
 
 // managerDial is how long another manager may take to accept a connection.

@@ -247,10 +247,9 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	c := cluster.New(clusterOptions)
 	counts.Follow(c)
 	watchers, err := o.watchers(ctx, counts.Mux(c, c.Looked()))
-	if err != nil {
-		return err
+	for _, w := range watchers {
+		defer w.Close() //nolint:errcheck // its server closes it first
 	}
-	traces, err := tracing.New(ctx, release)
 	if err != nil {
 		return err
 	}
@@ -262,21 +261,20 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	if among != nil {
 		options.Role = among.standing.Role
 	}
-	e := &serving{cluster: c, replicated: among, sources: sources, listeners: listeners, tunnels: tunnels, watchers: watchers, traces: traces, log: log}
+	e := &serving{cluster: c, replicated: among, sources: sources, listeners: listeners, tunnels: tunnels, watchers: watchers, log: log}
 	if o.socket == socketFleet {
 		if e.relays, err = newRelays(c, log); err != nil {
 			return err
 		}
 		options.Sockets, e.listeners = e.relays, append(listeners, e.relays)
 	}
-	e.handler = traces.Handler(api.New(c, options))
-	if among != nil {
-		if e.handler, err = among.before(e.handler, o, tunnels); err != nil {
-			return err
-		}
-	}
 	if err := p.offerContext(o, log); err != nil {
 		return err
+	}
+	e.traces = tracing.New(ctx, release, log) // run closes it
+	e.handler = e.traces.Handler(api.New(c, options))
+	if among != nil {
+		e.handler = among.before(e.handler, tunnels)
 	}
 	return e.run(ctx)
 }
@@ -292,7 +290,7 @@ func (p *program) clusterOptions(o *serveOptions, log *slog.Logger, tunnels *pro
 		Engine: engine.Options{
 			APIMax: o.apiMax, FailureRetry: o.failureRetry, Timing: timing, Log: log, Tunnels: tunnels, Limit: make(chan struct{}, 256), Observe: counts.Called,
 		},
-		Policy: o.policy, CreateRetry: o.createRetry, Backlog: o.backlog, Log: log, UniquePorts: ports, Placed: counts.Placed,
+		Policy: o.policy, CreateRetry: o.createRetry, Backlog: o.backlog, Log: log, UniquePorts: ports, Placed: counts.Placed, Told: counts.Told,
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http/pprof"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -41,21 +42,22 @@ type watcher struct {
 	handler http.Handler
 }
 
-// watchers opens the listeners of --metrics-addr and --debug-socket.
-func (o *serveOptions) watchers(ctx context.Context, mux *http.ServeMux) ([]watcher, error) {
-	var all []watcher
+// watchers opens the listeners of --metrics-addr and --debug-socket. Those that are open when there is an error, too, are the
+// caller's to close.
+func (o *serveOptions) watchers(ctx context.Context, mux *http.ServeMux) (all []watcher, err error) {
 	if o.metricsAddr != "" {
-		l, err := openTCP(ctx, o.metricsAddr, &o.tls, o.tls.verify, "--metrics-addr beyond this computer needs mutual TLS, since it tells how the fleet is: "+
+		l, err := openTCP(ctx, "--metrics-addr ", o.metricsAddr, &o.tls, o.tls.verify, "beyond this computer it needs mutual TLS, since it tells how the fleet is: "+
 			"give --tlsverify with --tlscacert, --tlscert and --tlskey, or listen on 127.0.0.1")
 		if err != nil {
-			return nil, err
+			return all, err
 		}
 		all = append(all, watcher{l, mux})
 	}
 	if o.debugSocket != "" {
-		l, err := listenUnix(ctx, o.debugSocket)
+		path := strings.TrimPrefix(o.debugSocket, "unix://")
+		l, err := openUnix(ctx, "--debug-socket "+path, path)
 		if err != nil {
-			return nil, err
+			return all, err
 		}
 		all = append(all, watcher{l, profiles(mux)})
 	}
@@ -88,15 +90,15 @@ func (e *serving) run(ctx context.Context) error {
 	server := e.server(e.handler)
 	server.Protocols, server.ConnContext = &protocols, api.ConnContext
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return e.cluster.Run(ctx, e.sources...) })
-	if e.replicated != nil {
-		g.Go(func() error { return e.replicated.run(ctx) })
-	}
-	// What came through relays is given the time that other clients are given.
-	relaying, release := context.WithCancel(context.WithoutCancel(ctx))
+	// Engines are followed, and relays kept, until clients have had their time: a request to an engine ends with that.
+	following, release := context.WithCancel(context.WithoutCancel(ctx))
 	defer release()
+	g.Go(func() error { return e.cluster.Run(following, e.sources...) })
+	if e.replicated != nil {
+		g.Go(func() error { return e.replicated.run(following) })
+	}
 	if e.relays != nil {
-		g.Go(func() error { return e.relays.Run(relaying) })
+		g.Go(func() error { return e.relays.Run(following) })
 	}
 	g.Go(func() error {
 		e.sayLimits(ctx)
@@ -172,6 +174,7 @@ const shutdownLimit = 3 * time.Second
 func (e *serving) shutdown(server *http.Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 	defer cancel()
+	e.cluster.EndEvents() // their readers would wait for ever
 	err := server.Shutdown(ctx)
 	if cut := e.tunnels.Drain(ctx); cut != nil {
 		e.log.Info("streams were cut", "reason", cut)
@@ -179,8 +182,18 @@ func (e *serving) shutdown(server *http.Server) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = server.Close()
 	}
-	if lost := e.traces.Close(ctx); lost != nil {
-		e.log.Info("traces were lost", "reason", lost)
-	}
+	e.flush()
 	return err
+}
+
+// flushLimit is how long the last traces have to reach their collector. It is not a part of the clients' time, which one open
+// stream uses up.
+const flushLimit = time.Second
+
+func (e *serving) flush() {
+	ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
+	defer cancel()
+	if err := e.traces.Close(ctx); err != nil {
+		e.log.Warn("traces were lost", "reason", err)
+	}
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -23,10 +24,7 @@ func TestATraceOfACreate(t *testing.T) {
 	}))
 	defer collector.Close()
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL)
-	tr, err := tracing.New(t.Context(), "1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	tr := tracing.New(t.Context(), "1", slog.Default())
 	f := newFleet(t, 1)
 	r := httptest.NewRequest(http.MethodPost, "/v1.41/containers/create?name=web", strings.NewReader(`{"Image":"busybox"}`))
 	w := httptest.NewRecorder()

@@ -45,7 +45,10 @@ type Options struct {
 	// Placed is told of every decision of the scheduler for a create: how long it took, and why there was none. nil is
 	// allowed.
 	Placed func(took time.Duration, err error)
-	Log    *slog.Logger
+	// Told is told the type of every event of the fleet that is new; not of those that engines remember from before they were
+	// followed. It must not block. nil is allowed.
+	Told func(kind string)
+	Log  *slog.Logger
 }
 
 // Cluster holds the engines of a fleet. Make it with New, start it with Run.
@@ -88,7 +91,7 @@ type member struct {
 func New(o Options) *Cluster {
 	c := &Cluster{
 		o: o, members: map[string]*member{}, sets: map[int][]engine.Endpoint{}, names: map[string]string{},
-		engines: map[string]*engine.Engine{}, hub: newHub(o.Backlog), seats: newSeats(), looked: make(chan struct{}),
+		engines: map[string]*engine.Engine{}, hub: newHub(o.Backlog, o.Told), seats: newSeats(), looked: make(chan struct{}),
 	}
 	c.doubts.c = c
 	c.snapshot.Store(new(fleet.Snapshot))
@@ -413,6 +416,9 @@ func (c *Cluster) Forget(nodeID, id string) {
 func (c *Cluster) Subscribe(ctx context.Context) (backlog []fleet.Event, live <-chan fleet.Event) {
 	return c.hub.subscribe(ctx)
 }
+
+// EndEvents closes the channels of all readers, and of those to come.
+func (c *Cluster) EndEvents() { c.hub.close() }
 
 func stateChange(was, is fleet.State) string {
 	switch {

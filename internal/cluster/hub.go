@@ -27,6 +27,7 @@ type hub struct {
 	readers map[*reader]struct{}
 	cut     int // readers that fell too far behind
 	closed  bool
+	told    func(kind string) // of each event that is new; never nil
 	rate    meter
 }
 
@@ -67,8 +68,11 @@ type reader struct {
 
 func (r *reader) close() { r.once.Do(func() { close(r.ch) }) }
 
-func newHub(size int) *hub {
-	return &hub{size: max(size, 256), readers: map[*reader]struct{}{}}
+func newHub(size int, told func(kind string)) *hub {
+	if told == nil {
+		told = func(string) {}
+	}
+	return &hub{size: max(size, 256), readers: map[*reader]struct{}{}, told: told}
 }
 
 // publish hands one event to all readers, never waiting for any.
@@ -87,6 +91,7 @@ func (h *hub) publish(ev fleet.Event) {
 	if ev.Replay {
 		return
 	}
+	h.told(ev.Type)
 	for r := range h.readers {
 		select {
 		case r.ch <- ev:

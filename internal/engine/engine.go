@@ -9,7 +9,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -46,9 +45,9 @@ type Options struct {
 	Publish func(*fleet.Node)
 	// Event receives every event of the engine once, before it is applied. It must not block or call the Engine.
 	Event func(fleet.Event)
-	// Observe is told of every call to the engine: its kind (background, request, forward), how long the answer took, and
-	// why there was none. nil is allowed.
-	Observe func(kind string, took time.Duration, err error)
+	// Observe is told of every call to the engine when its answer has begun or will not come. It must not block. nil is
+	// allowed.
+	Observe func(Call)
 	// Nodes is how many nodes the fleet has; nil for few.
 	Nodes func() int
 	// EventRate is how many events the fleet has had in the last second; nil for few.
@@ -148,7 +147,7 @@ func New(ep Endpoint, o Options) *Engine {
 		debts: map[object]debt{}, changing: map[object]int{}, wake: make(chan struct{}, 1),
 	}
 	dial := func(ctx context.Context) (net.Conn, error) {
-		ctx, cancel := context.WithTimeoutCause(ctx, o.Timing.Dial, fmt.Errorf("no connection within %s", o.Timing.Dial))
+		ctx, cancel := context.WithTimeoutCause(ctx, o.Timing.Dial, &lateError{"no connection", o.Timing.Dial})
 		defer cancel()
 		c, err := ep.Dial(ctx)
 		if err != nil {
@@ -300,12 +299,6 @@ func plain(err error) error {
 	return err
 }
 
-func (e *Engine) observe(kind string, began time.Time, err error) {
-	if e.o.Observe != nil {
-		e.o.Observe(kind, time.Since(began), err)
-	}
-}
-
 func (e *Engine) hear() { e.heard.Store(time.Now().UnixNano()) }
 
 // unreachable wraps an error of a call with the node's name, but leaves those that say it already.
@@ -333,7 +326,7 @@ func (e *Engine) call(ctx context.Context, d time.Duration) (context.Context, co
 			return nil, nil, ctx.Err()
 		}
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, d, fmt.Errorf("no answer within %s", d))
+	ctx, cancel := context.WithTimeoutCause(ctx, d, &lateError{"no answer", d})
 	return ctx, func() {
 		cancel()
 		if e.o.Limit != nil {

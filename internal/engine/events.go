@@ -72,7 +72,7 @@ func (e *Engine) openEvents(ctx context.Context, p *probed) (*stream, error) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(e.o.Timing.Probe, func() {
-		cancel(&hungError{fmt.Errorf("no answer to GET /events within %s", e.o.Timing.Probe)})
+		cancel(&hungError{&lateError{"no answer to GET /events", e.o.Timing.Probe}})
 	})
 	url := "http://docker/v" + e.speak(p.version) + "/events?since=" + url.QueryEscape(since)
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -80,13 +80,16 @@ func (e *Engine) openEvents(ctx context.Context, p *probed) (*stream, error) {
 		cancel(nil)
 		return nil, err
 	}
+	told := e.observed(r.Method, r.URL.Path)
 	res, err := e.tr.RoundTrip(r) //nolint:bodyclose // stream.close does
 	timer.Stop()
 	if err != nil {
+		told(ctx, 0, err)
 		err = cause(ctx, err)
 		cancel(nil)
 		return nil, fmt.Errorf("GET /events: %w", err)
 	}
+	told(ctx, res.StatusCode, nil)
 	s := &stream{body: res.Body, cancel: func() { cancel(nil) }, resumeFrom: resume, replayUntil: time.Now().Add(p.skew).UnixNano()}
 	if res.StatusCode != http.StatusOK {
 		b, _ := io.ReadAll(io.LimitReader(res.Body, 4096)) // only to say more

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strings"
-	"time"
 
 	"berth/internal/proxy"
 	"berth/internal/tracing"
@@ -24,11 +22,11 @@ func (e *Engine) Do(ctx context.Context, r *http.Request) (*http.Response, error
 	r.URL.Scheme, r.URL.Host, r.Host, r.RequestURI = "http", "docker", "docker", ""
 	trip, end := tracing.Step(ctx, r.Method+" "+route(r.URL.Path), "node", e.Node().Name)
 	tracing.Inject(trip, r.Header)
-	began := time.Now()
+	told := e.observed(r.Method, r.URL.Path)
 	res, err := e.tr.RoundTrip(r)
 	end(err)
-	e.observe("request", began, err)
 	if err != nil {
+		told(ctx, 0, err)
 		if !proxy.NotSent(err) {
 			err = &proxy.NoAnswerError{Node: e.ep.Addr, Err: cause(ctx, err)}
 		}
@@ -36,6 +34,7 @@ func (e *Engine) Do(ctx context.Context, r *http.Request) (*http.Response, error
 		release()
 		return nil, err
 	}
+	told(ctx, res.StatusCode, nil)
 	e.hear()
 	if stream, ok := res.Body.(io.ReadWriteCloser); ok {
 		res.Body = &releasingStream{stream, release}
@@ -43,18 +42,6 @@ func (e *Engine) Do(ctx context.Context, r *http.Request) (*http.Response, error
 		res.Body = &releasing{res.Body, release}
 	}
 	return res, nil
-}
-
-// route is a path without its version and without the names of objects, which no trace should be grouped by.
-func route(path string) string {
-	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
-	if len(parts) > 0 && strings.HasPrefix(parts[0], "v1.") {
-		parts = parts[1:]
-	}
-	if len(parts) > 1 && parts[1] != "create" && parts[1] != "json" {
-		parts[1] = "{id}"
-	}
-	return "/" + strings.Join(parts, "/")
 }
 
 // releasing frees a call's context with its body.
@@ -88,10 +75,10 @@ func (e *Engine) Forward(w http.ResponseWriter, r *http.Request, o proxy.Options
 		return err
 	}
 	defer release()
-	modify, began := o.Modify, time.Now()
+	modify, told := o.Modify, e.observed(r.Method, r.URL.Path)
 	o.Modify = func(res *http.Response) error {
 		e.hear()
-		e.observe("forward", began, nil)
+		told(ctx, res.StatusCode, nil)
 		ctx.answered()
 		if modify != nil {
 			return modify(res)
@@ -105,11 +92,10 @@ func (e *Engine) Forward(w http.ResponseWriter, r *http.Request, o proxy.Options
 	t := e.target
 	e.mu.Unlock()
 	if err := proxy.Forward(w, r, t, o); err != nil {
-		err = e.explain(ctx, err)
-		if errors.As(err, new(*UnreachableError)) {
-			e.observe("forward", began, err)
+		if ctx.Err() != nil || silent(err) {
+			told(ctx, 0, err)
 		}
-		return err
+		return e.explain(ctx, err)
 	}
 	return nil
 }
@@ -150,11 +136,14 @@ func (e *Engine) explain(ctx context.Context, err error) error {
 	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return context.Cause(ctx)
 	}
-	var unsent *proxy.NotSentError
-	var unanswered *proxy.NoAnswerError
-	if ctx.Err() == nil && !errors.As(err, &unsent) && !errors.As(err, &unanswered) {
+	if ctx.Err() == nil && !silent(err) {
 		return err
 	}
 	e.Suspect()
 	return e.unreachable(err)
+}
+
+// silent tells whether an error of package proxy is about an engine that said nothing.
+func silent(err error) bool {
+	return errors.As(err, new(*proxy.NotSentError)) || errors.As(err, new(*proxy.NoAnswerError))
 }

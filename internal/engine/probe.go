@@ -45,12 +45,13 @@ func (e *Engine) get(ctx context.Context, path, query string) ([]byte, error) {
 		return nil, err
 	}
 	r.URL.RawQuery = query
-	began := time.Now()
+	told := e.observed(r.Method, path)
 	res, err := e.tr.RoundTrip(r)
-	e.observe("background", began, err)
 	if err != nil {
+		told(ctx, 0, err)
 		return nil, cause(ctx, err)
 	}
+	told(ctx, res.StatusCode, nil)
 	defer res.Body.Close()
 	e.hear()
 	b, err := io.ReadAll(io.LimitReader(res.Body, bodyLimit))

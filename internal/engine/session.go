@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -103,7 +102,7 @@ func (e *Engine) ping(ctx context.Context) error { return e.Ping(ctx, e.o.Timing
 
 // Ping asks for a sign of life within d. A node that gives none is placed on last until it does.
 func (e *Engine) Ping(ctx context.Context, d time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, d, fmt.Errorf("no answer to a ping within %s", d))
+	ctx, cancel := context.WithTimeoutCause(ctx, d, &lateError{"no answer to a ping", d})
 	defer cancel()
 	_, err := e.get(ctx, "/_ping", "")
 	switch {

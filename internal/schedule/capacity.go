@@ -54,25 +54,39 @@ func share(used, pending int64, asked, total float64) float64 {
 	return (float64(used) + float64(pending) + asked) * 100 / total
 }
 
-// resourceStage refuses nodes that would have given away more than they may. One that has already done so is refused only
-// what it lacks.
-func resourceStage(a resources) *stage {
-	if a.memory == 0 && a.nanoCPUs == 0 {
+// memoryStage refuses nodes that would have given away more memory than they may. One that has already done so is refused
+// only to those that ask for some.
+func memoryStage(a resources) *stage {
+	if a.memory == 0 {
 		return nil
 	}
-	memory := fmt.Sprintf("memory (need %s)", units.BytesSize(a.memory))
-	cpus := fmt.Sprintf("CPUs (need %g)", a.nanoCPUs/1e9)
+	what := fmt.Sprintf("memory (need %s)", units.BytesSize(a.memory))
 	return &stage{
-		name: checkResources,
+		name: checkMemory,
 		check: func(c *candidate) int {
-			switch {
-			case c.memory > 100:
+			if c.memory > 100 {
 				return 0
-			case c.cpus > 100:
-				return 1
 			}
 			return fits
 		},
-		reasons: []reason{{"lacks " + memory, "lack " + memory}, {"lacks " + cpus, "lack " + cpus}},
+		reasons: []reason{{"lacks " + what, "lack " + what}},
+	}
+}
+
+// cpuStage is memoryStage of CPUs.
+func cpuStage(a resources) *stage {
+	if a.nanoCPUs == 0 {
+		return nil
+	}
+	what := fmt.Sprintf("CPUs (need %g)", a.nanoCPUs/1e9)
+	return &stage{
+		name: checkCPUs,
+		check: func(c *candidate) int {
+			if c.cpus > 100 {
+				return 0
+			}
+			return fits
+		},
+		reasons: []reason{{"lacks " + what, "lack " + what}},
 	}
 }

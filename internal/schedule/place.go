@@ -123,7 +123,8 @@ func newPlan(v View, r *Request, policy Policy) (*plan, error) {
 		return nil, err
 	}
 	if !p.random {
-		p.add(resourceStage(p.resources))
+		p.add(memoryStage(p.resources))
+		p.add(cpuStage(p.resources))
 	}
 	return p, nil
 }

@@ -103,7 +103,7 @@ func (p *plan) classic(deepest int) string {
 	switch p.stages[deepest].name {
 	case checkState, FilterHealth:
 		return "No healthy node available in the cluster"
-	case checkResources:
+	case checkMemory, checkCPUs:
 		return "no resources available to schedule container"
 	case checkExclude, checkAPI, checkPlatform, checkTie:
 		return "No nodes available in the cluster"

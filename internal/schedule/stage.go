@@ -27,13 +27,19 @@ type reason struct{ one, many string }
 
 // The checks that are not filters.
 const (
-	checkState     = "state"
-	checkExclude   = "exclude"
-	checkAPI       = "api"
-	checkPlatform  = "platform"
-	checkTie       = "tie"
-	checkResources = "resources"
+	checkState    = "state"
+	checkExclude  = "exclude"
+	checkAPI      = "api"
+	checkPlatform = "platform"
+	checkTie      = "tie"
+	checkMemory   = "memory"
+	checkCPUs     = "cpus"
 )
+
+// Checks are the names that Reason.Filter may have: those of all filters, and of the checks that no policy switches off.
+func Checks() []string {
+	return append(allFilters(), checkState, checkExclude, checkAPI, checkPlatform, checkTie, checkMemory, checkCPUs)
+}
 
 // stateStage lets only nodes through that answer: whatever the filters are, nothing can be created on the others.
 func stateStage() *stage {

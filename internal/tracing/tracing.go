@@ -4,10 +4,11 @@ package tracing
 
 import (
 	"context"
-	"fmt"
+	"errors"
+	"log/slog"
 	"net/http"
-	"os"
 	"strings"
+	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -21,33 +22,79 @@ import (
 const scope = "berth"
 
 // Tracing is a connection to a collector. The nil one does nothing.
-type Tracing struct{ provider *sdk.TracerProvider }
+type Tracing struct {
+	provider *sdk.TracerProvider
+
+	mu      sync.Mutex
+	creates int           // those whose span has not ended
+	closing bool          // no more are traced
+	idle    chan struct{} // closed when closing and none is left
+}
 
 // New reads the environment (OTEL_EXPORTER_OTLP_ENDPOINT and the others of the OpenTelemetry specification). Without an
-// endpoint, or with OTEL_SDK_DISABLED=true, it returns nil. The spans are sent by HTTP.
-func New(ctx context.Context, version string) (*Tracing, error) {
-	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") || strings.EqualFold(os.Getenv("OTEL_TRACES_EXPORTER"), "none") ||
-		os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") == "" && os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") == "" {
-		return nil, nil //nolint:nilnil // no tracing is an answer
+// endpoint, or with OTEL_SDK_DISABLED=true, it returns nil. The spans are sent by HTTP. What is wrong in the environment, or
+// with the collector, is told to log and is no reason not to serve: what is right holds.
+func New(ctx context.Context, version string, log *slog.Logger) *Tracing {
+	if !wanted(log) {
+		return nil
 	}
+	hear(log)
 	exporter, err := otlptracehttp.New(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("tracing: %w", err)
+		log.Warn("creates are not traced", "error", err)
+		return nil
 	}
 	about, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithHost(),
 		resource.WithAttributes(attribute.String("service.name", scope), attribute.String("service.version", version)), resource.WithFromEnv())
 	if err != nil {
-		return nil, fmt.Errorf("tracing: %w", err)
+		log.Warn("OTEL_RESOURCE_ATTRIBUTES holds for the parts that are key=value", "error", err)
 	}
-	return &Tracing{sdk.NewTracerProvider(sdk.WithBatcher(exporter), sdk.WithResource(about))}, nil
+	return &Tracing{
+		provider: sdk.NewTracerProvider(sdk.WithBatcher(&said{SpanExporter: exporter, log: log}), sdk.WithResource(about)),
+		idle:     make(chan struct{}),
+	}
 }
 
-// Close sends what is left.
+// Close sends what is left. Creates that are still at it have until ctx ends; what has ended is sent before they are waited for.
 func (t *Tracing) Close(ctx context.Context) error {
 	if t == nil {
 		return nil
 	}
-	return t.provider.Shutdown(ctx)
+	err := t.provider.ForceFlush(ctx)
+	select {
+	case <-t.refuse():
+	case <-ctx.Done():
+	}
+	return errors.Join(err, t.provider.Shutdown(ctx))
+}
+
+// refuse lets no create begin a span any more, and tells when the last that did has ended it.
+func (t *Tracing) refuse() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closing && t.creates == 0 {
+		close(t.idle)
+	}
+	t.closing = true
+	return t.idle
+}
+
+func (t *Tracing) begin() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closing {
+		return false
+	}
+	t.creates++
+	return true
+}
+
+func (t *Tracing) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.creates--; t.closing && t.creates == 0 {
+		close(t.idle)
+	}
 }
 
 // Handler makes a span of each create of a container, as a part of the client's own if it sends a traceparent.
@@ -57,13 +104,14 @@ func (t *Tracing) Handler(next http.Handler) http.Handler {
 	}
 	tracer := t.provider.Tracer(scope)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/containers/create") {
+		if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/containers/create") || !t.begin() {
 			next.ServeHTTP(w, r)
 			return
 		}
+		defer t.end()
 		ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 		ctx, span := tracer.Start(ctx, "POST /containers/create", trace.WithSpanKind(trace.SpanKindServer),
-			trace.WithAttributes(attribute.String("berth.container", r.URL.Query().Get("name"))))
+			trace.WithAttributes(attribute.String("berth.container", plain(r.URL.Query().Get("name")))))
 		defer span.End()
 		seen := &status{ResponseWriter: w}
 		next.ServeHTTP(seen, r.WithContext(ctx))
@@ -72,6 +120,19 @@ func (t *Tracing) Handler(next http.Handler) http.Handler {
 			span.SetStatus(codes.Error, "")
 		}
 	})
+}
+
+// textLimit bounds what others have written and a span shows.
+const textLimit = 256
+
+// plain is the first line of a text, as the collector's protocol can carry it: one byte that is not UTF-8 would cost all
+// spans that are sent together.
+func plain(text string) string {
+	text, _, _ = strings.Cut(text, "\n")
+	if len(text) > textLimit {
+		text = text[:textLimit]
+	}
+	return strings.ToValidUTF8(text, "")
 }
 
 // status notes an answer's status.
@@ -96,12 +157,12 @@ func Step(ctx context.Context, name string, about ...string) (inside context.Con
 	}
 	attributes := make([]attribute.KeyValue, 0, len(about)/2)
 	for i := 0; i+1 < len(about); i += 2 {
-		attributes = append(attributes, attribute.String("berth."+about[i], about[i+1]))
+		attributes = append(attributes, attribute.String("berth."+about[i], plain(about[i+1])))
 	}
 	ctx, span := parent.TracerProvider().Tracer(scope).Start(ctx, name, trace.WithAttributes(attributes...))
 	return ctx, func(err error) {
 		if err != nil {
-			span.SetStatus(codes.Error, err.Error())
+			span.SetStatus(codes.Error, plain(err.Error()))
 		}
 		span.End()
 	}
@@ -109,7 +170,7 @@ func Step(ctx context.Context, name string, about ...string) (inside context.Con
 
 // Tell notes something of the context's span.
 func Tell(ctx context.Context, key, value string) {
-	trace.SpanFromContext(ctx).SetAttributes(attribute.String("berth."+key, value))
+	trace.SpanFromContext(ctx).SetAttributes(attribute.String("berth."+key, plain(value)))
 }
 
 // Inject passes the trace on to an engine, which may have something to add.
