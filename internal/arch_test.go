@@ -44,6 +44,7 @@ var arrows = map[string][]string{
 	"driver/drivertest": {"machine"},
 	"rawjson":           {},
 	"relay":             {"fleet"},
+	"replica":           {"proxy"},
 	"schedule":          {"fleet"},
 	"tracing":           {},
 	"metrics":           {"engine", "fleet", "schedule"},

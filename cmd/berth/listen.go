@@ -60,7 +60,15 @@ func (f *tlsFlags) server() (*tls.Config, error) {
 
 // client is the configuration that engines are reached with.
 func (f *tlsFlags) client() (*tls.Config, error) {
-	if !f.enable || f.plainEngines {
+	if f.plainEngines {
+		return nil, nil //nolint:nilnil // no TLS is an answer
+	}
+	return f.peers()
+}
+
+// peers is the configuration that other managers are reached with.
+func (f *tlsFlags) peers() (*tls.Config, error) {
+	if !f.enable {
 		return nil, nil //nolint:nilnil // no TLS is an answer
 	}
 	kept := &reloader{cert: f.cert, key: f.key}

@@ -57,6 +57,7 @@ type serveOptions struct {
 	socket       string
 	metricsAddr  string
 	debugSocket  string
+	replication  replication
 }
 
 func (p *program) serveCmd() *cobra.Command {
@@ -116,6 +117,7 @@ func (p *program) serveFlags(cmd *cobra.Command, o *serveOptions) {
 	f.StringVar(&o.socket, "socket", socketNode, "What containers get that mount /var/run/docker.sock: their node's engine (node) or the fleet")
 	f.StringVar(&o.metricsAddr, "metrics-addr", "", "Serve /metrics (prometheus), /healthz and /readyz on host:port")
 	f.StringVar(&o.debugSocket, "debug-socket", "", "Serve the same and /debug/pprof on this unix socket")
+	o.replication.flags(f)
 	f.BoolVar(&o.noContext, "no-context", false, "Make no docker context")
 	f.BoolVar(&o.use, "use", false, "Switch the docker client to the context")
 	for _, old := range []string{"experimental", "refresh-on-node-filter"} {
@@ -163,6 +165,9 @@ func (o *serveOptions) check() error {
 	}
 	if o.socket != socketNode && o.socket != socketFleet {
 		return fmt.Errorf("--socket %s: want node or fleet", o.socket)
+	}
+	if err := o.replication.check(); err != nil {
+		return err
 	}
 	return o.tls.check()
 }
@@ -227,10 +232,20 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 		defer l.Close() //nolint:errcheck // the server closes it first
 		listeners = append(listeners, l)
 	}
+	var among *replicated
+	if o.replication.on {
+		if among, err = o.newReplicated(log); err != nil {
+			return err
+		}
+	}
 	release, _ := buildVersion()
 	tunnels := new(proxy.Tunnels)
 	counts := metrics.New(release, tunnels.Len)
-	c := cluster.New(p.clusterOptions(o, log, tunnels, counts))
+	clusterOptions := p.clusterOptions(o, log, tunnels, counts)
+	if among != nil {
+		clusterOptions.Office = among.standing
+	}
+	c := cluster.New(clusterOptions)
 	counts.Follow(c)
 	watchers, err := o.watchers(ctx, counts.Mux(c, c.Looked()))
 	for _, w := range watchers {
@@ -244,7 +259,10 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 		return err
 	}
 	options := api.Options{Version: release, APIMax: o.apiMax, ID: id, CORS: o.cors, Log: log, Ready: c.Looked(), Notices: state.list}
-	e := &serving{cluster: c, sources: sources, listeners: listeners, tunnels: tunnels, watchers: watchers, log: log}
+	if among != nil {
+		options.Role = among.standing.Role
+	}
+	e := &serving{cluster: c, replicated: among, sources: sources, listeners: listeners, tunnels: tunnels, watchers: watchers, log: log}
 	if o.socket == socketFleet {
 		if e.relays, err = newRelays(c, log); err != nil {
 			return err
@@ -256,6 +274,9 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	}
 	e.traces = tracing.New(ctx, release, log) // run closes it
 	e.handler = e.traces.Handler(api.New(c, options))
+	if among != nil {
+		e.handler = among.before(e.handler, tunnels)
+	}
 	return e.run(ctx)
 }
 
@@ -276,21 +297,18 @@ func (p *program) clusterOptions(o *serveOptions, log *slog.Logger, tunnels *pro
 
 // sources are where the engines come from: the store, or what the command line names.
 func (p *program) sources(o *serveOptions, state *notices, log *slog.Logger) ([]cluster.Source, error) {
-	urls := o.sources
-	if len(urls) == 0 {
-		urls = envList("SWARM_DISCOVERY")
-	}
 	store, err := p.store()
 	if err != nil {
 		return nil, err
 	}
-	if len(urls) == 0 {
+	where := o.where()
+	if where == "" {
 		return []cluster.Source{&storeSource{store, log}}, nil
 	}
 	options := discoveryOptions(o.discovery)
 	options.Heartbeat = o.heartbeat
 	state.follow(&options, log)
-	source, err := discovery.Parse(urls[0], options)
+	source, err := discovery.Parse(where, options)
 	if err != nil {
 		return nil, err
 	}
@@ -300,6 +318,14 @@ func (p *program) sources(o *serveOptions, state *notices, log *slog.Logger) ([]
 	}
 	known := filepath.Join(store.Dir(), "known_hosts")
 	return []cluster.Source{&addrSource{source: source, tls: config, known: known, log: log}}, nil
+}
+
+// where is the discovery URL, or "" for the machines of the store.
+func (o *serveOptions) where() string {
+	for _, url := range append(o.sources, envList("SWARM_DISCOVERY")...) {
+		return url
+	}
+	return ""
 }
 
 // defaultSocket is where the endpoint listens: for root /run/berth, else the user's own runtime folder.

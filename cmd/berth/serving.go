@@ -27,10 +27,12 @@ type serving struct {
 	handler   http.Handler
 	listeners []net.Listener
 	tunnels   *proxy.Tunnels
-	relays    *relay.Relays // nil if containers get the sockets of their nodes
-	watchers  []watcher
-	traces    *tracing.Tracing
-	log       *slog.Logger
+	// replicated is nil for a manager that is alone.
+	replicated *replicated
+	relays     *relay.Relays // nil if containers get the sockets of their nodes
+	watchers   []watcher
+	traces     *tracing.Tracing
+	log        *slog.Logger
 }
 
 // watcher is a listener for those who watch the manager.
@@ -87,6 +89,9 @@ func (e *serving) run(ctx context.Context) error {
 	following, release := context.WithCancel(context.WithoutCancel(ctx))
 	defer release()
 	g.Go(func() error { return e.cluster.Run(following, e.sources...) })
+	if e.replicated != nil {
+		g.Go(func() error { return e.replicated.run(following) })
+	}
 	if e.relays != nil {
 		g.Go(func() error { return e.relays.Run(following) })
 	}

@@ -49,7 +49,7 @@ const maxBuilders = 1024
 
 // builder is the node on which the client's builds run.
 func (s *Server) builder(r *request) (*fleet.Node, error) {
-	return s.builderOf(identity(r.Request), func(idle []string) (*fleet.Node, error) {
+	return s.builderOf(Client(r.Request), func(idle []string) (*fleet.Node, error) {
 		return s.chooseBuilder(r, schedule.Rules{}, "", idle, isBuilder)
 	})
 }
@@ -102,7 +102,7 @@ func (s *Server) chooseBuilder(r *request, rules schedule.Rules, platform string
 	if len(nodes) == 0 {
 		return nil, errNoNode
 	}
-	want := &schedule.Request{Name: "build", Rules: rules, Prefer: idle, Exclude: map[string]string{}, Seed: seedOf(identity(r.Request))}
+	want := &schedule.Request{Name: "build", Rules: rules, Prefer: idle, Exclude: map[string]string{}, Seed: seedOf(Client(r.Request))}
 	if want.OS, want.Arch, _ = strings.Cut(platform, "/"); want.Arch != "" {
 		want.Arch, _, _ = strings.Cut(want.Arch, "/")
 	}
@@ -160,7 +160,7 @@ func onBuilder(s *Server, w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	defer s.builders.stream(identity(r.Request), n.ID, s.o.Now)()
+	defer s.builders.stream(Client(r.Request), n.ID, s.o.Now)()
 	return s.forward(w, r, n, forwarding{})
 }
 
@@ -180,7 +180,7 @@ func buildImage(s *Server, w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	defer s.builders.stream(identity(r.Request), n.ID, s.o.Now)()
+	defer s.builders.stream(Client(r.Request), n.ID, s.o.Now)()
 	f := forwarding{before: atEnd(func() { s.imagesChanged(r, n, q["t"]...) })} //nolint:bodyclose // the proxy closes it
 	if ruled {
 		f.query = q

@@ -161,7 +161,7 @@ func TestBuilderIsKeptAndLeft(t *testing.T) {
 	if got := builderOf(t, f, r); got.ID != first.ID {
 		t.Errorf("builder within %s = %s, want %s", stickyFor, got.Name, first.Name)
 	}
-	done := f.api.builders.stream(identity(r.Request), first.ID, f.api.o.Now)
+	done := f.api.builders.stream(Client(r.Request), first.ID, f.api.o.Now)
 	now = now.Add(2 * stickyFor)
 	if got := builderOf(t, f, r); got.ID != first.ID {
 		t.Errorf("builder with an open stream = %s, want %s", got.Name, first.Name)
@@ -230,7 +230,7 @@ func TestIdentity(t *testing.T) {
 		"addr 192.0.2.7": plain, "uid 1000": unix, "local": unknown,
 		"cert 7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed": secure,
 	} {
-		if got := identity(r); got != want {
+		if got := Client(r); got != want {
 			t.Errorf("identity = %q, want %q", got, want)
 		}
 	}

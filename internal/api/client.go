@@ -26,15 +26,20 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, clientKey{}, "uid "+strconv.Itoa(uid))
 }
 
-// identity tells clients apart for what a node should remember of them: the certificate, the user behind a unix socket, or
-// the address. It is no authorization.
-func identity(r *http.Request) string {
+// WithClient makes r a request of a client that another manager has told apart.
+func WithClient(r *http.Request, who string) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), clientKey{}, who))
+}
+
+// Client tells clients apart for what a node should remember of them: by the certificate, the user behind a unix socket, or the
+// address. It is no authorization.
+func Client(r *http.Request) string {
+	if who, ok := r.Context().Value(clientKey{}).(string); ok {
+		return who
+	}
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		sum := sha256.Sum256(r.TLS.PeerCertificates[0].Raw)
 		return "cert " + hex.EncodeToString(sum[:])
-	}
-	if who, ok := r.Context().Value(clientKey{}).(string); ok {
-		return who
 	}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {

@@ -85,7 +85,7 @@ func createContainer(s *Server, w http.ResponseWriter, r *request) error {
 		return err
 	}
 	defer done()
-	res, n, err := s.fleet.Create(r.Context(), req, func(n *fleet.Node, name, swarmID string, claim claim) (*http.Request, error) {
+	res, n, err := s.fleet.Create(r.Context(), req, func(n *fleet.Node, name string, labels map[string]string, claim claim) (*http.Request, error) {
 		if err := s.ensureImage(r.Context(), n, c.config.Image, c.query.Get("platform"), r); err != nil {
 			return nil, err
 		}
@@ -95,7 +95,7 @@ func createContainer(s *Server, w http.ResponseWriter, r *request) error {
 		if err := s.offerSocket(r.Context(), n, c); err != nil {
 			return nil, err
 		}
-		return c.build(r.Context(), s.fleet.Snapshot(), n, name, swarmID)
+		return c.build(r.Context(), s.fleet.Snapshot(), n, name, labels)
 	})
 	if err != nil {
 		return err
@@ -266,15 +266,10 @@ func readPort(spec string) (uint16, string, error) {
 }
 
 // build makes the request for a node. The body is the client's; only what names objects or rules is rewritten.
-func (c *creation) build(ctx context.Context, snap *fleet.Snapshot, n *fleet.Node, name, swarmID string) (*http.Request, error) {
+func (c *creation) build(ctx context.Context, snap *fleet.Snapshot, n *fleet.Node, name string, ours map[string]string) (*http.Request, error) {
 	o := c.body.Clone()
-	labels := maps.Clone(c.labels)
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	if labels[fleet.LabelSwarmID] == "" {
-		labels[fleet.LabelSwarmID] = swarmID
-	}
+	labels := maps.Clone(ours)
+	maps.Copy(labels, c.labels) // which may have a Swarm ID of an earlier life
 	o.Set("Labels", labels)
 	if len(c.env) != len(c.config.Env) {
 		o.Set("Env", c.env)

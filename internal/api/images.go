@@ -347,12 +347,12 @@ func writes(ev fleet.Event, tag, id string) bool {
 
 // wantImage remembers that a create on a node waits for an image: the pull that follows goes there.
 func (s *Server) wantImage(r *request, n *fleet.Node, ref string) {
-	s.images.wanted.Add([2]string{identity(r.Request), canonicalRef(ref)}, wantedOn{n.ID, s.o.Now()})
+	s.images.wanted.Add([2]string{Client(r.Request), canonicalRef(ref)}, wantedOn{n.ID, s.o.Now()})
 }
 
 // wantedNode is the node that a create of this client chose for an image that nobody had.
 func (s *Server) wantedNode(r *request, ref string) (*fleet.Node, bool) {
-	w, ok := s.images.wanted.Get([2]string{identity(r.Request), canonicalRef(ref)})
+	w, ok := s.images.wanted.Get([2]string{Client(r.Request), canonicalRef(ref)})
 	if !ok || s.o.Now().Sub(w.at) > wantedFor {
 		return nil, false
 	}
@@ -362,7 +362,7 @@ func (s *Server) wantedNode(r *request, ref string) (*fleet.Node, bool) {
 
 // unwantImage forgets the create: it has its image, or never will.
 func (s *Server) unwantImage(r *request, ref string) {
-	s.images.wanted.Remove([2]string{identity(r.Request), canonicalRef(ref)})
+	s.images.wanted.Remove([2]string{Client(r.Request), canonicalRef(ref)})
 }
 
 // canonicalRef is the same for all ways to write a reference.

@@ -127,7 +127,7 @@ func (p *rehearsal) Place(r *schedule.Request) (*fleet.Node, error) {
 }
 
 // Create puts a container into the picture. The request for the engine is not built: building it moves images.
-func (p *rehearsal) Create(_ context.Context, r *schedule.Request, _ func(*fleet.Node, string, string, claim) (*http.Request, error)) (*http.Response, *fleet.Node, error) {
+func (p *rehearsal) Create(_ context.Context, r *schedule.Request, _ func(*fleet.Node, string, map[string]string, claim) (*http.Request, error)) (*http.Response, *fleet.Node, error) {
 	if _, err := p.Reserve(r.Name, ""); err != nil {
 		return nil, nil, err
 	}

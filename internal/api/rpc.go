@@ -23,7 +23,7 @@ func exportsAll(n *fleet.Node) bool { return fleet.CompareVersions(n.API, "1.52"
 // callBuilder hands a gRPC call to the client's builder, whatever its engine's age.
 func callBuilder(s *Server, w http.ResponseWriter, r *request) error {
 	s.awaitReady(r.Context())
-	who := "gRPC " + identity(r.Request)
+	who := "gRPC " + Client(r.Request)
 	n, err := s.builderOf(who, func(idle []string) (*fleet.Node, error) {
 		return s.chooseBuilder(r, schedule.Rules{}, "", idle, isBuilder, exportsAll)
 	})

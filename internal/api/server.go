@@ -42,7 +42,7 @@ type Caller interface {
 
 // Placer decides where containers go.
 type Placer interface {
-	Create(ctx context.Context, r *schedule.Request, build func(n *fleet.Node, name, swarmID string, claim func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error)) (*http.Response, *fleet.Node, error)
+	Create(ctx context.Context, r *schedule.Request, build func(n *fleet.Node, name string, labels map[string]string, claim func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error)) (*http.Response, *fleet.Node, error)
 	Place(r *schedule.Request) (*fleet.Node, error)
 	View() schedule.View
 	Policy() schedule.Policy

@@ -36,6 +36,8 @@ type Options struct {
 	Policy schedule.Policy
 	// CreateRetry is how often a create that an engine refused with a server error is tried again, elsewhere if possible.
 	CreateRetry int
+	// Office is the right to create, which one manager of several has. nil for a manager that is alone.
+	Office Office
 	// UniquePorts are given out as host ports where clients leave the choice.
 	UniquePorts PortRange
 	// Backlog is how many events are remembered for `docker events --since`.
@@ -265,6 +267,7 @@ func (c *Cluster) publish(m *member, n *fleet.Node) {
 		c.hub.publish(nodeEvent(n, action))
 	}
 	c.clean(m.engine, whole)
+	c.settleDoubles(m.engine, n)
 	c.look(false)
 }
 

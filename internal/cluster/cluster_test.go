@@ -123,9 +123,9 @@ func (r *rig) await(t *testing.T, what string, ok func(*fleet.Snapshot) bool) {
 }
 
 func (r *rig) create(ctx context.Context, name string) (*http.Response, *fleet.Node, error) {
-	return r.Create(ctx, &schedule.Request{Name: name, Image: "app:1"}, func(n *fleet.Node, name, swarmID string, _ func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error) {
+	return r.Create(ctx, &schedule.Request{Name: name, Image: "app:1"}, func(n *fleet.Node, name string, labels map[string]string, _ func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error) {
 		body, err := json.Marshal(map[string]any{
-			"Image": "app:1", "Cmd": []string{"sleep", "100"}, "Labels": map[string]string{fleet.LabelSwarmID: swarmID},
+			"Image": "app:1", "Cmd": []string{"sleep", "100"}, "Labels": labels,
 		})
 		if err != nil {
 			return nil, err
@@ -370,7 +370,7 @@ func TestContainersWithoutANameAreGivenOne(t *testing.T) {
 	r := newRig(t, 1)
 	r.daemons[0].AddContainer(dockertest.Container{Name: "happy_darwin"})
 	var asked []string
-	res, _, err := r.Create(t.Context(), &schedule.Request{Image: "app:1"}, func(n *fleet.Node, name, _ string, _ func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error) {
+	res, _, err := r.Create(t.Context(), &schedule.Request{Image: "app:1"}, func(n *fleet.Node, name string, _ map[string]string, _ func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error) {
 		asked = append(asked, name)
 		if len(asked) == 1 {
 			name = "happy_darwin" // as if it had been invented

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -29,9 +30,9 @@ const (
 )
 
 // build makes the create request for a node: the URL with its version and query, and the body, with the name and labelled
-// with the Swarm ID. claim finds host ports that are unique over the fleet, and holds them like the request's own; it is nil
+// with our own labels. claim finds host ports that are unique over the fleet, and holds them like the request's own; it is nil
 // where engines choose. build is called once for each node that is tried.
-type build = func(n *fleet.Node, name, swarmID string, claim func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error)
+type build = func(n *fleet.Node, name string, labels map[string]string, claim func([]fleet.Port) ([]fleet.Port, error)) (*http.Request, error)
 
 // Create places a container and has its engine create it. The answer is the engine's, whatever its status, with the whole
 // body at hand; on 201 the snapshot already shows the container. Its name is held over the fleet meanwhile; one without a
@@ -43,6 +44,11 @@ func (c *Cluster) Create(ctx context.Context, r *schedule.Request, b build) (*ht
 	if len(r.Rules.Affinities) > 0 {
 		c.Settle(ctx, fleet.KindContainer) // of those that are new, the labels of their images are not known yet
 	}
+	ctx, leave, err := c.inOffice(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer leave()
 	seat, name, err := c.sit(r)
 	if err != nil {
 		return nil, nil, err
@@ -63,8 +69,9 @@ func (c *Cluster) Create(ctx context.Context, r *schedule.Request, b build) (*ht
 			return nil, nil, err
 		}
 		swarmID := newID()
+		labels := ownLabels(ctx, swarmID)
 		res, err := c.createOn(ctx, n, swarmID, func() (*http.Request, error) {
-			return b(n, name, swarmID, c.claimer(seat, &ask))
+			return b(n, name, labels, c.claimer(seat, &ask))
 		})
 		switch {
 		case err == nil && res.StatusCode == http.StatusConflict && try < tries && r.Name == "":
@@ -75,7 +82,7 @@ func (c *Cluster) Create(ctx context.Context, r *schedule.Request, b build) (*ht
 		case err == nil && res.StatusCode < 500:
 			if res.StatusCode == http.StatusCreated {
 				_, end := tracing.Step(ctx, "read back")
-				err = c.promise(ctx, seat, n, made{name, swarmID, r}, res)
+				err = c.promise(ctx, seat, n, made{name, labels, r}, res)
 				end(err)
 			}
 			return res, n, err
@@ -179,6 +186,9 @@ func (c *Cluster) createOn(ctx context.Context, n *fleet.Node, swarmID string, b
 	// The engine finishes what it began even if the client leaves, and the answer tells us what to remove then.
 	work, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), createLimit, fmt.Errorf("no answer within %s", createLimit))
 	defer cancel()
+	if err := stillInOffice(ctx); err != nil {
+		return nil, err
+	}
 	work, stop := c.doubts.watch(work, ctx, e, n.Name)
 	res, err := e.Do(work, req)
 	if err == nil {
@@ -193,11 +203,11 @@ func (c *Cluster) createOn(ctx context.Context, n *fleet.Node, swarmID string, b
 		}
 		return nil, err
 	}
-	if ctx.Err() != nil {
+	if err := cmp.Or(context.Cause(ctx), stillInOffice(ctx)); err != nil {
 		if res.StatusCode == http.StatusCreated {
 			c.discard(e, n, res)
 		}
-		return nil, context.Cause(ctx)
+		return nil, err
 	}
 	return res, nil
 }
@@ -248,8 +258,9 @@ func answerText(res *http.Response) string {
 
 // made is what an engine was asked for.
 type made struct {
-	name, swarmID string
-	request       *schedule.Request
+	name    string
+	labels  map[string]string // ours
+	request *schedule.Request
 }
 
 // promise puts the new container into the picture, and asks the engine only for what the request does not tell.
@@ -270,7 +281,7 @@ func (c *Cluster) promise(ctx context.Context, seat uint64, n *fleet.Node, m mad
 		}
 		return nil
 	}
-	labels := map[string]string{fleet.LabelSwarmID: m.swarmID}
+	labels := maps.Clone(m.labels)
 	maps.Copy(labels, r.Labels) // which may have a Swarm ID of an earlier life
 	return e.Promise(fleet.Container{
 		ID: id, Name: m.name, Image: r.Image, Labels: fleet.LabelsOf(labels),
@@ -283,14 +294,14 @@ func wanted(ports []fleet.Port) []fleet.Port {
 	return slices.DeleteFunc(slices.Clone(ports), func(p fleet.Port) bool { return p.HostPort == 0 })
 }
 
-// discard removes a container whose client left before it could be told.
+// discard removes a container of which nobody can be told: its client left, or this manager may not create any more.
 func (c *Cluster) discard(e *engine.Engine, n *fleet.Node, res *http.Response) {
 	id, err := answered(res)
 	if err == nil {
 		err = c.removeNow(e, n, id)
 	}
 	if err != nil {
-		c.o.Log.Warn("a container whose client left could not be removed", "node", n.Name, "error", err)
+		c.o.Log.Warn("a container that nobody was told of could not be removed", "node", n.Name, "error", err)
 	}
 }
 

@@ -68,3 +68,9 @@ func AddUp(cs []*Container) Sum {
 	}
 	return s
 }
+
+// Term is the term of the primary that asked for the container; 0 if its manager was alone.
+func (c *Container) Term() uint64 {
+	term, _ := strconv.ParseUint(c.Labels.Get(LabelTerm), 10, 64) // who writes nonsense there has none
+	return term
+}

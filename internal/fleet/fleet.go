@@ -37,6 +37,7 @@ const (
 	LabelPrefix      = "berth."      // stripped from what clients send
 	LabelGroup       = "berth.group" // the one berth label that clients may set: objects with the same value share a node
 	LabelRelay       = "berth.relay" // on what carries the fleet's socket to containers: berth's own, and no load
+	LabelTerm        = "berth.term"  // of the primary that asked for a container, where there are several managers
 	LabelSwarmID     = "com.docker.swarm.id"
 	LabelConstraints = "com.docker.swarm.constraints"
 	LabelAffinities  = "com.docker.swarm.affinities"

@@ -66,13 +66,17 @@ func (s *kvServer) lose() {
 }
 
 // etcd as Debian has it.
-func TestSwarmByEtcd(t *testing.T) {
+func startEtcd(t *testing.T) *kvServer {
 	peer := "http://" + net.JoinHostPort("127.0.0.1", freePort(t))
-	s := startKV(t, func(s *kvServer) *exec.Cmd {
+	return startKV(t, func(s *kvServer) *exec.Cmd {
 		url := "http://" + s.addr
 		return exec.Command("etcd", "--name", "e", "--data-dir", s.data, "--listen-client-urls", url, "--advertise-client-urls", url,
 			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "e="+peer)
 	})
+}
+
+func TestSwarmByEtcd(t *testing.T) {
+	s := startEtcd(t)
 	fleetByStore(t, s, "etcd://"+s.addr+",127.0.0.1:1/fleet", 5*time.Second)
 }
 

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"berth/internal/api"
+	"berth/internal/discovery"
+	"berth/internal/discovery/consul"
+	"berth/internal/discovery/etcd"
+	"berth/internal/discovery/zk"
+	"berth/internal/election"
+	"berth/internal/proxy"
+	"berth/internal/replica"
+)
+
+// replication are the flags of a manager that is one of several, classic Swarm's.
+type replication struct {
+	on        bool
+	ttl       time.Duration
+	advertise string
+}
+
+const defaultReplicationTTL = 20 * time.Second
+
+func (r *replication) flags(f *pflag.FlagSet) {
+	f.BoolVar(&r.on, "replication", false, "Be one of several managers, of which one is the primary: needs DISCOVERY by etcd, consul or zk")
+	f.DurationVar(&r.ttl, "replication-ttl", defaultReplicationTTL, "How long a primary that says nothing stays primary")
+	f.StringVar(&r.advertise, "advertise", os.Getenv("SWARM_ADVERTISE"), "`HOST:PORT` at which other managers reach this one [$SWARM_ADVERTISE]")
+	f.StringVar(&r.advertise, "addr", os.Getenv("SWARM_ADVERTISE"), "Same as --advertise")
+	_ = f.MarkHidden("addr") // it was defined one line above
+}
+
+// minReplicationTTL leaves time for three renewals between machines that are busy.
+const minReplicationTTL = time.Second
+
+func (r *replication) check() error {
+	if !r.on {
+		return nil
+	}
+	if r.ttl < minReplicationTTL {
+		return fmt.Errorf("--replication-ttl %s: at least %s is needed", r.ttl, minReplicationTTL)
+	}
+	host, port, err := net.SplitHostPort(r.advertise)
+	if err != nil || host == "" || port == "" || port == "0" {
+		return errors.New("--advertise must be provided when using --replication: the HOST:PORT at which other managers reach this one")
+	}
+	return nil
+}
+
+// leasers are the stores that hold elections.
+var leasers = map[string]func(rawURL string, o discovery.Options, addr string, ttl time.Duration) (election.Leaser, error){
+	"consul": consul.NewLeaser, "etcd": etcd.NewLeaser, "zk": zk.NewLeaser,
+}
+
+// replicated is what a manager among several is made of.
+type replicated struct {
+	standing *replica.Standing
+	handler  *replica.Handler
+	leaser   election.Leaser
+	tls      *tls.Config // towards other managers; nil for plain connections
+	log      *slog.Logger
+}
+
+// newReplicated prepares the election at the store of DISCOVERY.
+func (o *serveOptions) newReplicated(log *slog.Logger) (*replicated, error) {
+	rawURL, d := o.where(), discoveryOptions(o.discovery)
+	d.Warn = func(err error) { log.Warn("election", "error", err) }
+	scheme, _, _ := strings.Cut(rawURL, "://")
+	lease := leasers[strings.ToLower(scheme)]
+	if lease == nil {
+		return nil, errors.New("--replication: leader election is only supported with consul, etcd and zk discovery")
+	}
+	config, err := o.tls.peers()
+	if err != nil {
+		return nil, err
+	}
+	standing := replica.New(o.replication.advertise)
+	leaser, err := lease(rawURL, d, standing.Advertise(), o.replication.ttl)
+	if err != nil {
+		return nil, err
+	}
+	return &replicated{standing: standing, leaser: leaser, tls: config, log: log}, nil
+}
+
+// before puts the manager's place among the others in front of its own handler.
+func (r *replicated) before(local http.Handler, tunnels *proxy.Tunnels) http.Handler {
+	r.handler = replica.NewHandler(replica.Options{
+		Standing: r.standing, Local: local, Client: api.Client, WithClient: api.WithClient, Tunnels: tunnels,
+		Dial: func(ctx context.Context, addr string, http2 bool) (net.Conn, error) { return dialManager(ctx, addr, r.tls, http2) },
+	})
+	return r.handler
+}
+
+// managerDial is how long another manager may take to accept a connection.
+const managerDial = 5 * time.Second
+
+// dialManager connects to another manager's endpoint.
+func dialManager(ctx context.Context, addr string, config *tls.Config, http2 bool) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, managerDial)
+	defer cancel()
+	raw, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil || config == nil {
+		return raw, err
+	}
+	config = config.Clone()
+	host, _, _ := net.SplitHostPort(addr) // dialled just now
+	config.ServerName, config.NextProtos = cmp.Or(config.ServerName, host), []string{"http/1.1"}
+	if http2 {
+		config.NextProtos = []string{"h2"}
+	}
+	c := tls.Client(raw, config)
+	if err := c.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("TLS: %w", err), raw.Close())
+	}
+	return c, nil
+}
+
+// run campaigns until ctx ends.
+func (r *replicated) run(ctx context.Context) error {
+	defer r.handler.Close()
+	defer r.leaser.Close() //nolint:errcheck // nothing is lost with it
+	return election.Run(ctx, r.leaser, election.Options{
+		Advertise: r.standing.Advertise(),
+		Changed: func(l election.Leader, self bool) {
+			r.standing.Changed(l.Addr)
+			addr, _, _ := strings.Cut(l.Addr, "#")
+			switch {
+			case self:
+				r.log.Info("this manager is the primary", "term", l.Term)
+			case addr == "":
+				r.log.Info("there is no primary")
+			default:
+				r.log.Info("this manager is a replica", "primary", addr, "term", l.Term)
+			}
+		},
+		Warn: func(err error) {
+			if err != nil {
+				r.log.Warn("election", "error", err)
+				return
+			}
+			r.log.Info("election: the store answers again")
+		},
+	}, func(ctx context.Context, t *election.Tenure) error { return r.standing.Serve(ctx, t) })
+}

@@ -1,0 +1,275 @@
+package replica_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"berth/internal/replica"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type clientKey struct{}
+
+// manager is one of several: its own handler says who answered, for whom, and what.
+type manager struct {
+	*replica.Standing
+	http *httptest.Server
+	asks atomic.Int64
+}
+
+type tenure struct {
+	term uint64
+	over atomic.Bool
+}
+
+func (t *tenure) Valid() bool  { return !t.over.Load() }
+func (t *tenure) Term() uint64 { return t.term }
+
+func newManager(t *testing.T, name string) *manager {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &manager{Standing: replica.New(l.Addr().String())}
+	client := func(r *http.Request) string {
+		if who, ok := r.Context().Value(clientKey{}).(string); ok {
+			return who
+		}
+		return "client of " + name
+	}
+	h := replica.NewHandler(replica.Options{
+		Standing: m.Standing,
+		Local: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			m.asks.Add(1)
+			if r.Header.Get("Upgrade") != "" {
+				echo(t, w)
+				return
+			}
+			b, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Error(err)
+			}
+			if r.Header.Get("Berth-Handed-By") != "" || r.Header.Get("Berth-Client") != "" {
+				t.Error("what managers tell each other reached the API")
+			}
+			_, _ = fmt.Fprintf(w, "%s for %s: %s %s", name, client(r), r.URL.Path, b)
+		}),
+		Dial: func(ctx context.Context, addr string, _ bool) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		},
+		Client: client,
+		WithClient: func(r *http.Request, who string) *http.Request {
+			return r.WithContext(context.WithValue(r.Context(), clientKey{}, who))
+		},
+	})
+	m.http = httptest.NewUnstartedServer(h)
+	if err := m.http.Listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m.http.Listener = l
+	m.http.Start()
+	t.Cleanup(func() { h.Close(); m.http.Close(); http.DefaultClient.CloseIdleConnections() })
+	return m
+}
+
+// echo takes the connection over, as an engine does for exec.
+func echo(t *testing.T, w http.ResponseWriter) {
+	c, in, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer c.Close()
+	_, _ = io.WriteString(c, "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+	_, _ = io.Copy(c, in)
+}
+
+// lead makes m the primary, and tells the others.
+func (m *manager) lead(t *testing.T, term uint64, all ...*manager) (end func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ten := &tenure{term: term}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = m.Serve(ctx, ten)
+	}()
+	for deadline := time.Now().Add(5 * time.Second); m.Term() != term; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not serve")
+		}
+	}
+	for _, o := range all {
+		o.Changed(m.Advertise())
+	}
+	end = func() { ten.over.Store(true); cancel(); <-done }
+	t.Cleanup(end)
+	return end
+}
+
+func (m *manager) do(t *testing.T, method, path, body string, header ...string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, m.http.URL+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(b)
+}
+
+func TestHandedOn(t *testing.T) {
+	a, b := newManager(t, "a"), newManager(t, "b")
+	end := a.lead(t, 1, a, b)
+	for _, tc := range []struct{ method, path, body, want string }{
+		{"GET", "/containers/json", "", "b for client of b: /containers/json "},
+		{"POST", "/containers/create", "{}", "a for client of b: /containers/create {}"},
+		{"GET", "/containers/json", "", "a for client of b: /containers/json "}, // it reads what it has just written
+		{"GET", "/v1.41/info", "", "b for client of b: /v1.41/info "},
+		{"DELETE", "/containers/x", "", "a for client of b: /containers/x "},
+	} {
+		if _, got := b.do(t, tc.method, tc.path, tc.body); got != tc.want {
+			t.Errorf("%s %s: %q, want %q", tc.method, tc.path, got, tc.want)
+		}
+	}
+	if role, primary := b.Role(); role != "replica" || primary != a.http.Listener.Addr().String() {
+		t.Errorf("b is %s of %s", role, primary)
+	}
+	if role, primary := a.Role(); role != "primary" || primary != "" {
+		t.Errorf("a is %s of %s", role, primary)
+	}
+	// What clients say of themselves does not count.
+	if _, got := a.do(t, "POST", "/x", "", "Berth-Handed-By", "guess", "Berth-Client", "root"); got != "a for client of a: /x " {
+		t.Errorf("a forged client: %q", got)
+	}
+	end()
+	b.lead(t, 2, a, b)
+	if _, got := a.do(t, "POST", "/x", "y"); got != "b for client of a: /x y" {
+		t.Errorf("after the change: %q", got)
+	}
+}
+
+func TestStreamIsHandedOn(t *testing.T) {
+	a, b := newManager(t, "a"), newManager(t, "b")
+	a.lead(t, 1, a, b)
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", b.http.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, err = io.WriteString(c, "POST /exec/1/start HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\nhello\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(c)
+	res, err := http.ReadResponse(in, nil)
+	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("%v, %v", res, err)
+	}
+	defer res.Body.Close()
+	if line, err := in.ReadString('\n'); line != "hello\n" {
+		t.Errorf("%q, %v", line, err)
+	}
+}
+
+// A request is not handed on twice: two managers that think the other is the primary do not play ping-pong.
+func TestNoCircle(t *testing.T) {
+	a, b := newManager(t, "a"), newManager(t, "b")
+	a.Changed(b.Advertise())
+	b.Changed(a.Advertise())
+	code, got := a.do(t, "POST", "/x", "")
+	var m struct{ Message string }
+	if err := json.Unmarshal([]byte(got), &m); err != nil || code != http.StatusServiceUnavailable || !strings.Contains(m.Message, "not the primary") {
+		t.Errorf("%d %s", code, got)
+	}
+	if a.asks.Load()+b.asks.Load() != 0 {
+		t.Error("somebody acted")
+	}
+}
+
+func TestWaitsForAPrimary(t *testing.T) {
+	a, b := newManager(t, "a"), newManager(t, "b")
+	got := make(chan string)
+	go func() {
+		_, s := b.do(t, "POST", "/x", "y")
+		got <- s
+	}()
+	go func() {
+		_, s := a.do(t, "POST", "/x", "y")
+		got <- s
+	}()
+	time.Sleep(20 * time.Millisecond)
+	a.lead(t, 1, b, a)
+	for range 2 {
+		if s := <-got; !strings.HasPrefix(s, "a for client of") {
+			t.Errorf("%q", s)
+		}
+	}
+}
+
+// A primary that died is waited for no longer than until there is another.
+func TestPrimaryDies(t *testing.T) {
+	a, b, c := newManager(t, "a"), newManager(t, "b"), newManager(t, "c")
+	a.lead(t, 1, b)
+	a.http.Close()
+	// Its own view is better than none.
+	if code, got := b.do(t, "GET", "/containers/json", ""); code != http.StatusOK || !strings.HasPrefix(got, "b for") {
+		t.Errorf("%d %s", code, got)
+	}
+	got := make(chan string)
+	go func() {
+		_, s := b.do(t, "POST", "/x", "body")
+		got <- s
+	}()
+	time.Sleep(20 * time.Millisecond)
+	c.lead(t, 2, b)
+	if s := <-got; s != "c for client of b: /x body" {
+		t.Errorf("%q", s)
+	}
+}
+
+func TestOffice(t *testing.T) {
+	a := newManager(t, "a")
+	if _, _, _, err := a.Hold(t.Context()); err == nil {
+		t.Fatal("held by nobody")
+	}
+	end := a.lead(t, 7)
+	ctx, leave, term, err := a.Hold(t.Context())
+	if err != nil || term != 7 || a.Check(7) != nil {
+		t.Fatalf("term %d, %v, %v", term, err, a.Check(7))
+	}
+	defer leave()
+	end()
+	<-ctx.Done()
+	if err := context.Cause(ctx); err == nil || !strings.Contains(err.Error(), "not the primary any more") || a.Check(7) == nil {
+		t.Errorf("%v, %v", err, a.Check(7))
+	}
+	a.lead(t, 9)
+	if a.Check(7) == nil || a.Check(9) != nil {
+		t.Error("a create of an earlier term may go on in a later one")
+	}
+}
