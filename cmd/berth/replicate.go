@@ -98,7 +98,9 @@ func (o *serveOptions) newReplicated(log *slog.Logger) (*replicated, error) {
 func (r *replicated) before(local http.Handler, tunnels *proxy.Tunnels) http.Handler {
 	r.handler = replica.NewHandler(replica.Options{
 		Standing: r.standing, Local: local, Client: api.Client, WithClient: api.WithClient, Tunnels: tunnels,
-		Dial: func(ctx context.Context, addr string, http2 bool) (net.Conn, error) { return dialManager(ctx, addr, r.tls, http2) },
+		Dial: func(ctx context.Context, addr string, http2 bool) (net.Conn, error) {
+			return dialManager(ctx, addr, r.tls, http2)
+		},
 	})
 	return r.handler
 }
