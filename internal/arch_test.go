@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"dockertest":        {},
 	"files":             {},
 	"fleet":             {},
+	"intents":           {"fleet"},
 	"membership":        {},
 	"proxy":             {},
 	"provision":         {},
@@ -47,8 +48,8 @@ var arrows = map[string][]string{
 var testArrows = map[string][]string{
 	"discovery":      {"membership"},
 	"engine":         {"dockertest"},
-	"cluster":        {"dockertest"},
-	"api":            {"dockertest", "cluster", "engine", "proxy", "tracing"},
+	"cluster":        {"dockertest", "intents"},
+	"api":            {"dockertest", "cluster", "engine", "intents", "proxy", "tracing"},
 	"driver/local":   {"driver/drivertest"},
 	"driver/none":    {"driver/drivertest"},
 	"driver/generic": {"driver/drivertest", "ssh"},

@@ -21,6 +21,7 @@ import (
 	"berth/internal/discovery"
 	"berth/internal/dockercontext"
 	"berth/internal/engine"
+	"berth/internal/intents"
 	"berth/internal/metrics"
 	"berth/internal/proxy"
 	"berth/internal/schedule"
@@ -227,7 +228,13 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	release, _ := buildVersion()
 	tunnels := new(proxy.Tunnels)
 	counts := metrics.New(release, tunnels.Len)
-	c := cluster.New(p.clusterOptions(o, log, tunnels, counts))
+	wanted, err := p.intents()
+	if err != nil {
+		return err
+	}
+	clusterOptions := p.clusterOptions(o, log, tunnels, counts)
+	clusterOptions.Intents = wanted
+	c := cluster.New(clusterOptions)
 	counts.Follow(c)
 	watchers, err := o.watchers(ctx, counts.Mux(c, c.Looked()))
 	if err != nil {
@@ -241,8 +248,8 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	if err != nil {
 		return err
 	}
-	options := api.Options{Version: release, APIMax: o.apiMax, ID: id, CORS: o.cors, Log: log, Ready: c.Looked()}
-	e := &serving{cluster: c, sources: sources, listeners: listeners, tunnels: tunnels, watchers: watchers, traces: traces, log: log}
+	options := api.Options{Version: release, APIMax: o.apiMax, ID: id, CORS: o.cors, Log: log, Ready: c.Looked(), Members: c}
+	e := &serving{cluster: c, intents: wanted, sources: sources, listeners: listeners, tunnels: tunnels, watchers: watchers, traces: traces, log: log}
 	if o.socket == socketFleet {
 		if e.relays, err = newRelays(c, log); err != nil {
 			return err
@@ -313,6 +320,15 @@ func defaultSocket() string {
 		return filepath.Join(os.TempDir(), fmt.Sprintf("berth-%d", os.Geteuid()), "docker.sock")
 	}
 	return "/run/berth/docker.sock"
+}
+
+// intents are what is wanted of nodes, kept in the store.
+func (p *program) intents() (*intents.File, error) {
+	store, err := p.store()
+	if err != nil {
+		return nil, err
+	}
+	return intents.Open(filepath.Join(store.Dir(), "intents.json"))
 }
 
 // endpointID is docker info's ID: made once and kept in the store.

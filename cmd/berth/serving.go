@@ -15,6 +15,7 @@ import (
 
 	"berth/internal/api"
 	"berth/internal/cluster"
+	"berth/internal/intents"
 	"berth/internal/proxy"
 	"berth/internal/relay"
 	"berth/internal/tracing"
@@ -23,6 +24,7 @@ import (
 // serving is all that runs while a fleet is served.
 type serving struct {
 	cluster   *cluster.Cluster
+	intents   *intents.File
 	sources   []cluster.Source
 	handler   http.Handler
 	listeners []net.Listener
@@ -60,6 +62,9 @@ func (o *serveOptions) watchers(ctx context.Context, mux *http.ServeMux) ([]watc
 	return all, nil
 }
 
+// intentsEvery is how often other managers' changes to the intents are looked for.
+const intentsEvery = 2 * time.Second
+
 // collectAt has garbage collected when it is three quarters of what is needed, and not as much: most of a manager's memory
 // is the picture of the fleet, which lasts. $GOGC has the last word.
 const collectAt = 75
@@ -87,6 +92,11 @@ func (e *serving) run(ctx context.Context) error {
 	server.Protocols, server.ConnContext = &protocols, api.ConnContext
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.cluster.Run(ctx, e.sources...) })
+	g.Go(func() error {
+		return e.intents.Follow(ctx, intentsEvery, e.cluster.IntentsChanged, func(err error) {
+			e.log.Warn("what is wanted of the nodes could not be read again", "error", err)
+		})
+	})
 	// What came through relays is given the time that other clients are given.
 	relaying, release := context.WithCancel(context.WithoutCancel(ctx))
 	defer release()

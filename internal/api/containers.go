@@ -228,6 +228,9 @@ func nodeObject(n *fleet.Node) *rawjson.Object {
 	o.SetRaw("Cpus", strconv.AppendInt(nil, n.CPUs, 10))
 	o.SetRaw("Memory", strconv.AppendInt(nil, n.Memory, 10))
 	o.Set("Labels", labels)
+	if !n.Takes() {
+		o.Set("Availability", string(n.Availability))
+	}
 	return o
 }
 

@@ -75,6 +75,8 @@ type Options struct {
 	Now   func() time.Time
 	// Sockets are what containers get that mount /var/run/docker.sock; nil leaves them their node's own.
 	Sockets Sockets
+	// Members changes what is wanted of nodes; nil if nothing can be.
+	Members Members
 }
 
 // Server is the endpoint's http.Handler.

@@ -52,6 +52,7 @@ func parseRow(raw []byte, node string) (*fleet.Container, error) {
 		State: intern(r.State), Status: r.Status, NetworkMode: intern(r.HostConfig.NetworkMode), Mounts: r.Mounts,
 	}
 	_, c.Relay = r.Labels[fleet.LabelRelay]
+	c.Moved = fleet.ParseMove(r.Labels)
 	c.Name, c.Aliases = splitNames(r.Names)
 	c.ExitCode, c.Health = statusParts(r.Status)
 	for _, p := range r.Ports {

@@ -35,13 +35,20 @@ const (
 	checkResources = "resources"
 )
 
-// stateStage lets only nodes through that answer: whatever the filters are, nothing can be created on the others.
+// stateStage lets only nodes through that answer and that the operator lets work: whatever the filters are, nothing can be
+// created on the others.
 func stateStage() *stage {
 	return &stage{
 		name: checkState,
 		check: func(c *candidate) int {
 			switch c.node.State {
 			case fleet.Healthy:
+				switch c.node.Availability {
+				case fleet.Pause:
+					return 3
+				case fleet.Drain:
+					return 4
+				}
 				return fits
 			case fleet.Unhealthy:
 				return 0
@@ -53,6 +60,7 @@ func stateStage() *stage {
 		},
 		reasons: []reason{
 			{"unhealthy", "unhealthy"}, {"not reached yet", "not reached yet"}, {"disconnected", "disconnected"},
+			{"paused", "paused"}, {"draining", "draining"},
 		},
 	}
 }
