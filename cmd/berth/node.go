@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/swarm"
@@ -196,6 +197,8 @@ type nodeUpdate struct {
 	availability string
 	labels       []string
 	without      []string
+	volumes      bool
+	detach       bool
 }
 
 func (p *program) nodeUpdateCmd() *cobra.Command {
@@ -208,8 +211,15 @@ func (p *program) nodeUpdateCmd() *cobra.Command {
     --availability drain    no new containers, and those that can move go to other nodes
     --availability active   as before
 
-Added labels count like the engine's own for constraints. All of it outlives the manager.`,
+Added labels count like the engine's own for constraints. All of it outlives the manager.
+
+A drain is waited for, and fails if containers stay: it says why. It goes on if the command is ended, and tries again by itself what
+could not be moved. Until then nothing is lost: a container is stopped, made on the other node, started there, and only then removed
+where it was. With --with-volumes its local volumes go along, verified before the originals are removed.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.volumes && o.availability != string(fleet.Drain) {
+				return &usageError{errors.New("--with-volumes goes with --availability drain"), cmd.CommandPath()}
+			}
 			return o.onFleet(func(e *fleetEndpoint) error {
 				for _, name := range args {
 					if err := p.updateNode(cmd.Context(), e, o, name); err != nil {
@@ -224,6 +234,8 @@ Added labels count like the engine's own for constraints. All of it outlives the
 	f.StringVar(&o.availability, "availability", "", "active, pause or drain")
 	f.StringArrayVar(&o.labels, "label-add", nil, "KEY=VALUE to add; repeatable")
 	f.StringArrayVar(&o.without, "label-rm", nil, "KEY of an added label to take away; repeatable")
+	f.BoolVar(&o.volumes, "with-volumes", false, "Let a drain carry local volumes along")
+	f.BoolVarP(&o.detach, "detach", "d", false, "Do not wait for a drain")
 	o.add(f)
 	return cmd
 }
@@ -242,7 +254,71 @@ func (p *program) updateNode(ctx context.Context, e *fleetEndpoint, o *nodeUpdat
 		return err
 	}
 	p.say("%s", n.Description.Hostname)
-	return nil
+	if o.availability != string(fleet.Drain) || o.detach {
+		return nil
+	}
+	return p.awaitDrain(ctx, e, n)
+}
+
+const (
+	drainLook = 250 * time.Millisecond
+	// drainPatience is how long a manager may be away while a drain is waited for: another takes it up.
+	drainPatience = time.Minute
+)
+
+// awaitDrain prints how a drain gets on, until nothing is left that can move.
+func (p *program) awaitDrain(ctx context.Context, e *fleetEndpoint, n nodeView) error {
+	said := map[string]string{}
+	say := func(name, what string) {
+		if said[name] != what {
+			said[name] = what
+			p.say("%s: %s", name, what)
+		}
+	}
+	heard := time.Now()
+	for {
+		var d fleet.Draining
+		err := e.do(ctx, http.MethodGet, "/berth/nodes/"+n.ID+"/draining", http.Header{}, nil, &d)
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("%w; the drain of %s goes on, docker node ps %s shows how far it is", ctx.Err(), n.Description.Hostname, n.Description.Hostname)
+		case err != nil && time.Since(heard) > drainPatience:
+			return err
+		case err == nil:
+			heard = time.Now()
+			for _, m := range d.Moved {
+				say(m.Name, "moved to "+m.To)
+			}
+			for _, m := range d.Moving {
+				if m.To != "" {
+					say(m.Name, m.Step+" ("+m.To+")")
+				}
+			}
+			if d.Availability != fleet.Drain {
+				return fmt.Errorf("node %s is %s again", n.Description.Hostname, d.Availability)
+			}
+			if d.Done {
+				return stuckError(n.Description.Hostname, d.Stuck)
+			}
+		}
+		select {
+		case <-time.After(drainLook):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// stuckError lists what stays on a node, and why.
+func stuckError(node string, stuck []fleet.Stuck) error {
+	if len(stuck) == 0 {
+		return nil
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s cannot be emptied: %d left", node, len(stuck))
+	for _, s := range stuck {
+		fmt.Fprintf(&b, "\n    %s: %s", s.Name, strings.Join(s.Reasons, "; "))
+	}
+	return errors.New(b.String())
 }
 
 // spec is what is wanted of the node now with what the flags say.
@@ -258,6 +334,12 @@ func (o *nodeUpdate) spec(n nodeView) (swarm.NodeSpec, error) {
 		spec.Availability = swarm.NodeAvailability(o.availability)
 	default:
 		return spec, fmt.Errorf("--availability %s: want active, pause or drain", o.availability)
+	}
+	switch {
+	case o.volumes:
+		spec.Labels[fleet.LabelDrainVolumes] = "true"
+	case o.availability != "":
+		delete(spec.Labels, fleet.LabelDrainVolumes) // of an earlier drain
 	}
 	for _, kv := range o.labels {
 		k, v, _ := strings.Cut(kv, "=")

@@ -256,7 +256,12 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 		}
 		options.Sockets, e.listeners = e.relays, append(listeners, e.relays)
 	}
-	e.handler = traces.Handler(api.New(c, options))
+	if e.mover, err = p.newMover(c, id, o, log, &e.api); err != nil {
+		return err
+	}
+	options.Moves = e.mover
+	e.api = api.New(c, options)
+	e.handler = traces.Handler(e.api)
 	if err := p.offerContext(o, log); err != nil {
 		return err
 	}

@@ -26,7 +26,9 @@ type serving struct {
 	cluster   *cluster.Cluster
 	intents   *intents.File
 	sources   []cluster.Source
+	api       *api.Server
 	handler   http.Handler
+	mover     *mover
 	listeners []net.Listener
 	tunnels   *proxy.Tunnels
 	relays    *relay.Relays // nil if containers get the sockets of their nodes
@@ -97,6 +99,7 @@ func (e *serving) run(ctx context.Context) error {
 			e.log.Warn("what is wanted of the nodes could not be read again", "error", err)
 		})
 	})
+	g.Go(func() error { return e.mover.run(ctx) })
 	// What came through relays is given the time that other clients are given.
 	relaying, release := context.WithCancel(context.WithoutCancel(ctx))
 	defer release()

@@ -24,6 +24,14 @@ type Members interface {
 	Removed() map[string]fleet.Intent
 }
 
+// Moves is what takes containers from node to node.
+type Moves interface {
+	// Report tells how far the draining of a node is.
+	Report(n *fleet.Node) fleet.Draining
+	// Moving names the containers that are on their way now.
+	Moving() []string
+}
+
 // memberRoutes are Swarm mode's routes for nodes, with which the stock client steers ours.
 func memberRoutes() []route {
 	return []route{
@@ -31,6 +39,7 @@ func memberRoutes() []route {
 		{"GET", "/nodes/{id}", local, inspectMember, "an object Berth is added: address, reservations, what a drain could not move"},
 		{"POST", "/nodes/{id}/update", local, updateMember, "availability and added labels; see docs/nodes.md"},
 		{"DELETE", "/nodes/{id}", local, removeMember, "refused while the node answers and its source names it, unless forced"},
+		{"GET", "/berth/nodes/{id}/draining", local, showDraining, "berth's own: how far the draining of a node is, for `berth node update`"},
 		{"GET", "/tasks", local, listTasks, "with filter node only: the node's containers, for `docker node ps`; else 503"},
 	}
 }
@@ -52,6 +61,7 @@ type memberDetail struct {
 	NodeID, Addr, IP                 string
 	Containers, Running              int
 	ReservedMemory, ReservedNanoCPUs int64
+	Draining                         *fleet.Draining `json:",omitempty"`
 }
 
 // roster lists the nodes with their IDs. Those of cloned machines, which share an engine ID, take their address into it.
@@ -161,7 +171,26 @@ func (s *Server) showMember(m member) memberNode {
 		NodeID: m.ID, Addr: m.Addr, IP: m.IP, Containers: len(m.Containers), Running: m.Sum.Running,
 		ReservedMemory: m.Sum.Memory, ReservedNanoCPUs: m.Sum.NanoCPUs,
 	}
+	if m.Availability == fleet.Drain && s.o.Moves != nil {
+		r := s.o.Moves.Report(m.Node)
+		n.Berth.Draining = &r
+		if n.Status.Message == "" { // which the stock client shows
+			n.Status.Message = drainMessage(r)
+		}
+	}
 	return n
+}
+
+// drainMessage says what a drain leaves, and why.
+func drainMessage(r fleet.Draining) string {
+	var left []string
+	for _, x := range r.Stuck {
+		left = append(left, x.Name+": "+strings.Join(x.Reasons, "; "))
+	}
+	if len(left) == 0 {
+		return ""
+	}
+	return "cannot be moved: " + strings.Join(left, ", ")
 }
 
 // describeEngine adds what the engine says of itself.
@@ -187,6 +216,24 @@ func describeEngine(d *swarm.NodeDescription, n *fleet.Node) {
 			d.Engine.Plugins = append(d.Engine.Plugins, swarm.PluginDescription{Type: kind, Name: name})
 		}
 	}
+}
+
+// showDraining tells how far the draining of a node is.
+func showDraining(s *Server, w http.ResponseWriter, r *request) error {
+	s.awaitReady(r.Context())
+	m, err := s.member(r.vars["id"])
+	if err != nil {
+		return err
+	}
+	if s.o.Moves == nil {
+		return unavailable("this manager moves no containers")
+	}
+	s.fleet.Settle(r.Context(), fleet.KindContainer)
+	if m, err = s.member(m.object); err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, s.o.Moves.Report(m.Node))
+	return nil
 }
 
 func memberState(n *fleet.Node) swarm.NodeState {

@@ -65,7 +65,9 @@ func TestNodesAsObjects(t *testing.T) {
 		}
 	}
 	f.fails("GET", "/nodes?"+query("filters", `{"colour":["red"]}`), nil, 400, "invalid filter 'colour'")
-	var info struct{ Swarm struct{ LocalNodeState string } }
+	var info struct {
+		Swarm struct{ LocalNodeState string }
+	}
 	f.must(200, "GET", "/info", nil).decode(t, &info)
 	if info.Swarm.LocalNodeState != "inactive" {
 		t.Errorf("info says Swarm is %s", info.Swarm.LocalNodeState)

@@ -77,6 +77,8 @@ type Options struct {
 	Sockets Sockets
 	// Members changes what is wanted of nodes; nil if nothing can be.
 	Members Members
+	// Moves takes containers from node to node; nil if nothing does.
+	Moves Moves
 }
 
 // Server is the endpoint's http.Handler.

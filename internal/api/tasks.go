@@ -32,8 +32,12 @@ func listTasks(s *Server, w http.ResponseWriter, r *request) error {
 		if err != nil {
 			return err
 		}
+		notes := s.moveNotes(m.Node)
 		for _, c := range m.Containers {
 			t := s.task(m, c)
+			if note, ok := notes[c.ID]; ok {
+				t.Status.Err = note
+			}
 			if f.any("id", func(v string) bool { return strings.HasPrefix(t.ID, v) }) &&
 				f.any("name", func(v string) bool { return strings.HasPrefix(c.Name, v) }) && f.any("service", func(v string) bool { return v == c.Name }) &&
 				f.equal("desired-state", string(t.DesiredState)) && f.labels("label", func(k string) (string, bool) { v, ok := c.Labels[k]; return v, ok }) {
@@ -44,6 +48,22 @@ func listTasks(s *Server, w http.ResponseWriter, r *request) error {
 	slices.SortFunc(tasks, func(a, b swarm.Task) int { return strings.Compare(a.ServiceID, b.ServiceID) })
 	writeJSON(w, http.StatusOK, tasks)
 	return nil
+}
+
+// moveNotes say of the containers of a node that is drained what becomes of them, by ID.
+func (s *Server) moveNotes(n *fleet.Node) map[string]string {
+	notes := map[string]string{}
+	if n.Availability != fleet.Drain || s.o.Moves == nil {
+		return notes
+	}
+	r := s.o.Moves.Report(n)
+	for _, x := range r.Stuck {
+		notes[x.ID] = "not moved: " + strings.Join(x.Reasons, "; ")
+	}
+	for _, x := range r.Moving {
+		notes[x.ID] = strings.TrimSpace("moves: " + x.Step + " " + x.To)
+	}
+	return notes
 }
 
 func (s *Server) task(m member, c *fleet.Container) swarm.Task {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"slices"
+	"time"
 
 	"berth/internal/engine"
 	"berth/internal/fleet"
@@ -77,4 +78,9 @@ func (c *Cluster) Whole() []*fleet.Node {
 		all = append(all, e.Node())
 	}
 	return all
+}
+
+// Tell tells those who follow the events of what became of a container.
+func (c *Cluster) Tell(n *fleet.Node, action, container string, attributes map[string]string) {
+	c.hub.publish(ownEvent(n, "container", action, container, attributes, time.Now()))
 }
