@@ -30,6 +30,10 @@ type Moves interface {
 	Report(n *fleet.Node) fleet.Draining
 	// Moving names the containers that are on their way now.
 	Moving() []string
+	// Plan tells which containers would be better off elsewhere, at most limit of the considered ones that can move.
+	Plan(ctx context.Context, limit int) (plan []fleet.Shift, considered int, err error)
+	// Shift moves a container to a node, both by ID, and returns that node.
+	Shift(ctx context.Context, container, to string) (*fleet.Node, error)
 }
 
 // memberRoutes are Swarm mode's routes for nodes, with which the stock client steers ours.
@@ -40,6 +44,8 @@ func memberRoutes() []route {
 		{"POST", "/nodes/{id}/update", local, updateMember, "availability and added labels; see docs/nodes.md"},
 		{"DELETE", "/nodes/{id}", local, removeMember, "refused while the node answers and its source names it, unless forced"},
 		{"GET", "/berth/nodes/{id}/draining", local, showDraining, "berth's own: how far the draining of a node is, for `berth node update`"},
+		{"GET", "/berth/rebalance", local, planRebalance, "berth's own: which containers would be better off elsewhere, for `berth rebalance`"},
+		{"POST", "/berth/containers/{id}/move", owner, moveContainer, "berth's own: to the node of the parameter to"},
 		{"GET", "/tasks", local, listTasks, "with filter node only: the node's containers, for `docker node ps`; else 503"},
 	}
 }
@@ -233,6 +239,54 @@ func showDraining(s *Server, w http.ResponseWriter, r *request) error {
 		return err
 	}
 	writeJSON(w, http.StatusOK, s.o.Moves.Report(m.Node))
+	return nil
+}
+
+// Rebalancing is the answer to what would even the fleet out.
+type Rebalancing struct {
+	Shifts     []fleet.Shift
+	Considered int // containers that can move at all
+}
+
+// maxShifts bounds one plan.
+const maxShifts = 1000
+
+func planRebalance(s *Server, w http.ResponseWriter, r *request) error {
+	limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
+	if err != nil || limit < 1 || limit > maxShifts {
+		return invalidf("limit: want a number from 1 to %d", maxShifts)
+	}
+	if s.o.Moves == nil {
+		return unavailable("this manager moves no containers")
+	}
+	s.awaitReady(r.Context())
+	plan, considered, err := s.o.Moves.Plan(r.Context(), limit)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, Rebalancing{plan, considered})
+	return nil
+}
+
+func moveContainer(s *Server, w http.ResponseWriter, r *request) error {
+	if s.o.Moves == nil {
+		return unavailable("this manager moves no containers")
+	}
+	c, err := s.locate(r.Context(), r.vars["id"])
+	if err != nil {
+		return err
+	}
+	to, err := s.member(r.URL.Query().Get("to"))
+	if err != nil {
+		return err
+	}
+	if to.ID == c.Node.ID {
+		return conflict("container " + c.Container.Name + " is on node " + to.Name + " already")
+	}
+	if _, err := s.o.Moves.Shift(r.Context(), c.Container.ID, to.ID); err != nil {
+		return conflict(err.Error())
+	}
+	writeJSON(w, http.StatusOK, fleet.Moved{Name: c.Container.Name, To: to.Name})
 	return nil
 }
 

@@ -23,3 +23,6 @@ type Stuck struct {
 
 // Moved is a container that has moved.
 type Moved struct{ Name, To string }
+
+// Shift is a container that would be better off on another node.
+type Shift struct{ ID, Name, From, To, Why string }

@@ -40,6 +40,9 @@ type Fleet interface {
 	Forget(nodeID, id string)
 	// Hold places a request and holds the place until release is called.
 	Hold(r *schedule.Request) (n *fleet.Node, release func(), err error)
+	// View and Policy are what the scheduler sees and how it decides.
+	View() schedule.View
+	Policy() schedule.Policy
 	// Tell tells an event about a container of a node.
 	Tell(n *fleet.Node, action, container string, attributes map[string]string)
 }
@@ -154,42 +157,25 @@ func (m *Mover) enter(c *container) (leave func(), err error) {
 // plan finds out whether the container can move, and where to.
 func (m *Mover) plan(ctx context.Context, from *fleet.Node, c *container, w Wish) (*journey, error) {
 	m.o.Fleet.Settle(ctx, fleet.KindContainer, fleet.KindVolume)
-	now, ok := m.o.Fleet.Snapshot().Node(from.ID)
-	if !ok {
-		return nil, fmt.Errorf("node %s has left the fleet", from.Name)
-	}
-	if err := m.eng.links(ctx, now, c); err != nil {
-		return nil, err
-	}
-	volumes, err := m.volumes(ctx, now, c)
+	r, volumes, err := m.requirements(ctx, from, c, w.Volumes)
 	if err != nil {
 		return nil, err
 	}
-	if why := reasons(now, c, volumes, w.Volumes); len(why) > 0 {
-		return nil, &FixedError{why}
-	}
-	body, err := c.body(Recreation{})
-	if err != nil {
-		return nil, err
-	}
-	var along []string
-	for _, v := range volumes {
-		along = append(along, v.Name)
-	}
-	r, err := m.o.Knowledge.Requirements(ctx, c.Name, body, along)
-	if err != nil {
-		return nil, &FixedError{[]string{err.Error()}}
-	}
-	r.Exclude = map[string]string{from.ID: "it is there now"}
+	r.Exclude = map[string]string{}
 	for _, n := range m.o.Fleet.Snapshot().Nodes() {
-		if w.To != "" && n.ID != w.To && n.ID != from.ID {
-			r.Exclude[n.ID] = "another was chosen"
-		}
 		for _, v := range volumes {
-			if n.ID != from.ID && v.named() && v.on(n, from) {
+			if v.named() && v.on(n, from) {
 				r.Exclude[n.ID] = "has a volume " + v.Name + " of its own"
 			}
 		}
+		if w.To != "" && n.ID != w.To {
+			r.Exclude[n.ID] = "another was chosen"
+		}
+	}
+	if now, ok := m.o.Fleet.Snapshot().Node(from.ID); ok && now.Takes() {
+		r.Exclude[from.ID] = "it is there now"
+	} else {
+		delete(r.Exclude, from.ID) // that it is drained says more
 	}
 	to, release, err := m.o.Fleet.Hold(r)
 	if err != nil {
@@ -197,4 +183,35 @@ func (m *Mover) plan(ctx context.Context, from *fleet.Node, c *container, w Wish
 		return nil, &FixedError{[]string{why}}
 	}
 	return &journey{m: m, from: from, to: to, c: c, volumes: volumes, release: release, start: c.runs()}, nil
+}
+
+// requirements is what a container asks of a node, and the volumes that go along. A FixedError says why it cannot move at all.
+func (m *Mover) requirements(ctx context.Context, from *fleet.Node, c *container, withVolumes bool) (*schedule.Request, []volume, error) {
+	now, ok := m.o.Fleet.Snapshot().Node(from.ID)
+	if !ok {
+		return nil, nil, fmt.Errorf("node %s has left the fleet", from.Name)
+	}
+	if err := m.eng.links(ctx, now, c); err != nil {
+		return nil, nil, err
+	}
+	volumes, err := m.volumes(ctx, now, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	if why := reasons(now, c, volumes, withVolumes); len(why) > 0 {
+		return nil, nil, &FixedError{why}
+	}
+	body, err := c.body(Recreation{})
+	if err != nil {
+		return nil, nil, err
+	}
+	var along []string
+	for _, v := range volumes {
+		along = append(along, v.Name)
+	}
+	r, err := m.o.Knowledge.Requirements(ctx, c.Name, body, along)
+	if err != nil {
+		return nil, nil, &FixedError{[]string{err.Error()}}
+	}
+	return r, volumes, nil
 }

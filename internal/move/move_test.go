@@ -364,3 +364,26 @@ func TestReasons(t *testing.T) {
 		t.Errorf("not stuck: %v\n%s", want, w.shown())
 	}
 }
+
+func TestRebalanceTellsAndMoves(t *testing.T) {
+	w := newWorld(t, 2)
+	m := w.manage()
+	for i := range 4 {
+		m.run("n1", fmt.Sprintf("web%d", i), map[string]any{})
+	}
+	m.run("n1", "db", map[string]any{"HostConfig": map[string]any{"Binds": []string{"data:/data"}}})
+	m.follow()
+	plan, considered, err := m.mover.Plan(t.Context(), 9)
+	if err != nil || considered != 4 || len(plan) != 2 || plan[0].From != "n1" || plan[0].To != "n2" || plan[0].Why == "" {
+		t.Fatalf("Plan = %+v of %d, %v", plan, considered, err)
+	}
+	for _, s := range plan {
+		m.do("POST", "/berth/containers/"+s.ID+"/move?to="+s.To, nil)
+		if got := at(m.Snapshot(), s.Name); got != "n2" {
+			t.Errorf("%s is at %q", s.Name, got)
+		}
+	}
+	if plan, _, err = m.mover.Plan(t.Context(), 9); err != nil || len(plan) != 0 {
+		t.Errorf("after it: %+v, %v", plan, err)
+	}
+}

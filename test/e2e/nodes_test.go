@@ -95,9 +95,18 @@ func TestDrainWithTheStockClient(t *testing.T) {
 	contains(t, "berth node inspect", must(t, w.command("berth", "node", "inspect", "-H", "unix://"+w.socket, "host2")), `"Draining": {`, `"it mounts /etc of its node"`)
 	contains(t, "a create for the node", fails(t, w.docker("create", "-e", "constraint:node==host2", "busybox")), "1 draining")
 	contains(t, "berth node update", fails(t, w.command("berth", "node", "update", "-H", "unix://"+w.socket, "--availability", "drain", "host2")), "host2 cannot be emptied: 2 left", "bound: it mounts /etc of its node")
-	told := must(t, w.docker("events", "--since", fmt.Sprint(began.Unix()), "--until", "0s", "--filter", "event=move", "--filter", "container=web0", "--format", "{{json .}}"))
+	told := must(t, w.docker("events", "--since", fmt.Sprint(began.Unix()), "--until", fmt.Sprint(time.Now().Add(time.Second).Unix()), "--filter", "event=move", "--filter", "container=web0", "--format", "{{json .}}"))
 	contains(t, "events", told, `"from":"host2"`, `"reason":"node host2 is drained"`)
 	active()
+	// Now that it is back, some would be better off there.
+	berth := func(args ...string) string {
+		t.Helper()
+		return must(t, w.command("berth", append(args, "-H", "unix://"+w.socket)...))
+	}
+	contains(t, "plan", berth("rebalance", "--plan", "--limit", "2"), "CONTAINER", "host2 grants 1 more of its soft expressions")
+	same(t, "moved by a plan", w.nodes(t, "name=web")["host2"], 0)
+	contains(t, "apply", berth("rebalance", "--apply", "--limit", "2"), "to host2")
+	same(t, "moved", w.nodes(t, "name=web")["host2"]+w.nodes(t, "name=idle")["host2"], 2)
 }
 
 // The manager is killed while volumes are copied: nothing is lost, and the next one finishes the drain.
