@@ -126,7 +126,10 @@ func (c *container) body(o Recreation) ([]byte, error) {
 	}
 	b.Set("HostConfig", host)
 	if name, at, ok := c.mainNetwork(); ok {
-		b.Set("NetworkingConfig", map[string]any{"EndpointsConfig": map[string]any{name: at.config(c.ID)}})
+		endpoints, config := new(rawjson.Object), new(rawjson.Object)
+		endpoints.Set(name, at.config(c.ID))
+		config.Set("EndpointsConfig", endpoints)
+		b.Set("NetworkingConfig", config)
 	}
 	return b.Bytes(), nil
 }
