@@ -18,8 +18,22 @@ type Move struct {
 // which is the moment from which on it is the one to be seen.
 const MovingPrefix = "berth-moving-"
 
-// MovingName is the name of the container that is to take a container's place.
-func MovingName(from string) string { return MovingPrefix + from[:min(len(from), 32)] }
+// MovingName is the name of the container that is to take a container's place. Once the other is about to be stopped the name
+// says so: it may stop at any time from then on, however it looks.
+func MovingName(from string, stopping bool) string {
+	name := MovingPrefix + from[:min(len(from), 32)]
+	if stopping {
+		name += stoppingSuffix
+	}
+	return name
+}
+
+const stoppingSuffix = "-stop"
+
+// Stopping tells whether the name of a container that waits for its turn says that the other is about to be stopped.
+func Stopping(name string) bool {
+	return strings.HasPrefix(name, MovingPrefix) && strings.HasSuffix(name, stoppingSuffix)
+}
 
 // ParseMove reads the label of a container; nil if it takes nobody's place.
 func ParseMove(labels map[string]string) *Move {

@@ -136,6 +136,12 @@ func (e caller) startIt(ctx context.Context, n *fleet.Node, id string) error {
 	return err
 }
 
+// stopIt returns when the container has stopped, also if it was told to before.
+func (e caller) stopIt(ctx context.Context, n *fleet.Node, c *container) error {
+	_, err := e.ask(ctx, c.stopLimit(), n, http.MethodPost, "/containers/"+c.ID+"/stop", nil, nil)
+	return err
+}
+
 func (e caller) rename(ctx context.Context, n *fleet.Node, id, name string) error {
 	_, err := e.ask(ctx, callLimit, n, http.MethodPost, "/containers/"+id+"/rename", url.Values{"name": {name}}, nil)
 	return err

@@ -17,6 +17,7 @@ type journey struct {
 	volumes  []volume   // that go along
 	release  func()     // of the place that is held
 	start    bool       // the new one is to be started
+	stopping bool       // the old one was told to stop, and may do so at any time
 	image    string     // as the target knows it
 	id       string     // of the new one
 }
@@ -70,7 +71,7 @@ func (j *journey) create(ctx context.Context) error {
 	}
 	mark := fleet.Move{From: j.c.ID, Node: j.from.ID, Run: j.start, By: j.m.o.Owner}
 	id, err := j.m.eng.recreate(ctx, j.c, j.to, Recreation{
-		Name: fleet.MovingName(j.c.ID), Image: j.image, Labels: map[string]string{fleet.LabelMoved: mark.Label()},
+		Name: fleet.MovingName(j.c.ID, false), Image: j.image, Labels: map[string]string{fleet.LabelMoved: mark.Label()},
 	})
 	if err != nil {
 		return err
@@ -88,13 +89,20 @@ func (j *journey) stop(ctx context.Context) error {
 	if j.start = now.runs(); !j.start {
 		return nil // somebody stopped it meanwhile, or it has ended
 	}
+	if err := j.m.eng.rename(ctx, j.to, j.id, fleet.MovingName(j.c.ID, true)); err != nil {
+		return err
+	}
+	j.stopping = true
 	if now.HostConfig.RestartPolicy.always() {
 		if err := j.m.eng.setPolicy(ctx, j.from, j.c.ID, restartPolicy{Name: "no"}); err != nil {
 			return err
 		}
 	}
-	_, err = j.m.eng.ask(ctx, j.c.stopLimit(), j.from, http.MethodPost, "/containers/"+j.c.ID+"/stop", nil, nil)
-	return err
+	if err := j.m.eng.stopIt(ctx, j.from, now); err != nil {
+		return err
+	}
+	j.stopping = false // it has stopped
+	return nil
 }
 
 // copyVolumes fills the new container's volumes.
@@ -144,7 +152,7 @@ func (j *journey) startNew(ctx context.Context) error {
 func (j *journey) giveBack(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
-	if err := j.m.eng.rename(ctx, j.to, j.id, fleet.MovingName(j.c.ID)); err != nil {
+	if err := j.m.eng.rename(ctx, j.to, j.id, fleet.MovingName(j.c.ID, true)); err != nil {
 		return fmt.Errorf("undo: %w", err)
 	}
 	j.m.look(ctx, j.to, fleet.KindContainer, j.id)
@@ -153,9 +161,9 @@ func (j *journey) giveBack(ctx context.Context) error {
 
 // back undoes what was done before the new container had its turn. It never ran, so the old one may run at once.
 func (j *journey) back(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit+j.c.stopLimit())
 	defer cancel()
-	if err := j.m.restore(ctx, j.from, j.c.ID, j.c.HostConfig.RestartPolicy, j.start); err != nil {
+	if err := j.m.restore(ctx, j.from, j.c.ID, former{j.c.HostConfig.RestartPolicy, j.start, j.stopping}); err != nil {
 		return fmt.Errorf("undo: %w", err) // the new one stays: it alone tells that the old one is to run
 	}
 	if j.id != "" {
@@ -170,8 +178,15 @@ func (j *journey) back(ctx context.Context) error {
 	return nil
 }
 
+// former is what an old container was before it was to move.
+type former struct {
+	policy   restartPolicy
+	ran      bool
+	stopping bool // it may have been told to stop
+}
+
 // restore has the old container be what it was.
-func (m *Mover) restore(ctx context.Context, n *fleet.Node, id string, policy restartPolicy, start bool) error {
+func (m *Mover) restore(ctx context.Context, n *fleet.Node, id string, was former) error {
 	now, err := m.eng.inspect(ctx, n, id)
 	if isStatus(err, http.StatusNotFound) {
 		return nil // somebody removed it
@@ -179,12 +194,18 @@ func (m *Mover) restore(ctx context.Context, n *fleet.Node, id string, policy re
 	if err != nil {
 		return err
 	}
-	if policy.always() && now.HostConfig.RestartPolicy != policy {
-		if err := m.eng.setPolicy(ctx, n, id, policy); err != nil {
+	if was.policy.always() && now.HostConfig.RestartPolicy != was.policy {
+		if err := m.eng.setPolicy(ctx, n, id, was.policy); err != nil {
 			return err
 		}
 	}
-	if start && !now.runs() {
+	if was.ran && was.stopping && now.runs() {
+		// An engine goes on to stop it although nobody waits any more, and would do so after it was seen running here.
+		if err := m.eng.stopIt(ctx, n, now); err != nil {
+			return err
+		}
+	}
+	if was.ran && (was.stopping || !now.runs()) {
 		if err := m.eng.startIt(ctx, n, id); err != nil {
 			return err
 		}

@@ -120,7 +120,7 @@ func (m *Mover) resume(ctx context.Context, whole []*fleet.Node, l leftover) err
 		return m.releaseVolumes(ctx, from, originals(m.o.Fleet.Whole(), l))
 	case old.runs() && fresh.neverStarted():
 		// Somebody was faster to start the old one: the new one never ran.
-		if err := m.eng.rename(ctx, l.node, fresh.ID, fleet.MovingName(move.From)); err != nil {
+		if err := m.eng.rename(ctx, l.node, fresh.ID, fleet.MovingName(move.From, false)); err != nil {
 			return err
 		}
 		m.look(ctx, l.node, fleet.KindContainer, fresh.ID)
@@ -131,7 +131,8 @@ func (m *Mover) resume(ctx context.Context, whole []*fleet.Node, l leftover) err
 
 // undo has the old container be what it was, and removes the new one, which never ran.
 func (m *Mover) undo(ctx context.Context, from *fleet.Node, old *container, to *fleet.Node, fresh *container, move fleet.Move) error {
-	if err := m.restore(ctx, from, old.ID, fresh.HostConfig.RestartPolicy, move.Run); err != nil {
+	was := former{fresh.HostConfig.RestartPolicy, move.Run, fleet.Stopping(fresh.Name)}
+	if err := m.restore(ctx, from, old.ID, was); err != nil {
 		return err
 	}
 	m.o.Log.Info("a move that was interrupted was undone", "container", old.Name, "node", from.Name, "to", to.Name)
@@ -159,7 +160,7 @@ func (m *Mover) discard(ctx context.Context, from, to *fleet.Node, fresh *contai
 func (m *Mover) finish(ctx context.Context, from *fleet.Node, old *container, to *fleet.Node, fresh *container, move fleet.Move) error {
 	if old.runs() {
 		// Both were started, so the new one has had its turn: it is the one that everybody saw.
-		if _, err := m.eng.ask(ctx, old.stopLimit(), from, http.MethodPost, "/containers/"+old.ID+"/stop", nil, nil); err != nil {
+		if err := m.eng.stopIt(ctx, from, old); err != nil {
 			return err
 		}
 	}

@@ -121,17 +121,19 @@ func TestDrainWithVolumesAndAKilledManager(t *testing.T) {
 	const sums = `cd /data && find . /cache | sort | xargs stat -c '%n %a %u:%g %F %h' | sed 's/ regular empty/ regular/' && find . /cache -type f | sort | xargs sha256sum && readlink a/b/link`
 	before := must(t, w.docker("exec", "db", "sh", "-c", sums))
 	must(t, w.command("berth", "node", "update", "-H", "unix://"+w.socket, "--availability", "drain", "--with-volumes", "--detach", "host2"))
-	eventually(t, 20*time.Second, "the volume is being copied", func() bool {
-		return strings.Contains(must(t, w.docker("node", "ps", "--no-trunc", "host2")), "copy volumes")
-	})
-	if err := w.serve.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.stopServeHard(); err == nil {
-		t.Fatal("berth serve ended well although it was killed")
-	}
-	if err := w.startServe(); err != nil {
-		t.Fatal(err)
+	for _, step := range []string{"moves: stop", "moves: copy volumes"} {
+		eventually(t, time.Minute, step, func() bool {
+			return strings.Contains(must(t, w.docker("node", "ps", "--no-trunc", "host2")), step)
+		})
+		if err := w.serve.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.stopServeHard(); err == nil {
+			t.Fatal("berth serve ended well although it was killed")
+		}
+		if err := w.startServe(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	must(t, w.command("berth", "node", "update", "-H", "unix://"+w.socket, "--availability", "drain", "--with-volumes", "host2"))
 	node := w.nodeOf(t, "db")
@@ -142,5 +144,6 @@ func TestDrainWithVolumesAndAKilledManager(t *testing.T) {
 	same(t, "volumes", must(t, w.docker("volume", "ls", "-q", "--filter", "name=data")), "data")
 	same(t, "node of the volume", w.volumeNode(t, "data"), node)
 	same(t, "containers", must(t, w.docker("ps", "-aq", "--filter", "name=db")), must(t, w.docker("ps", "-q", "--filter", "name=db")))
+	same(t, "state", must(t, w.docker("inspect", "--format", "{{.State.Status}}", "db")), "running")
 	same(t, "restart policy", must(t, w.docker("inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", "db")), "always")
 }
