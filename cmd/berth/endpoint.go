@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -11,11 +12,39 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"berth/internal/api"
 )
+
+// endpointFlags say where the endpoint is.
+type endpointFlags struct {
+	host string
+	tls  tlsFlags
+}
+
+func (o *endpointFlags) add(f *pflag.FlagSet) {
+	f.StringVarP(&o.host, "host", "H", "", "The endpoint: unix:///path or tcp://host:port [$BERTH_HOST] (default where berth serve listens)")
+	f.BoolVar(&o.tls.enable, "tls", false, "Use TLS; with --tlsverify verify the endpoint")
+	f.BoolVar(&o.tls.verify, "tlsverify", false, "Use TLS and verify the endpoint")
+	f.StringVar(&o.tls.ca, "tlscacert", "", "Trust an endpoint signed by this authority only")
+	f.StringVar(&o.tls.cert, "tlscert", "", "Certificate to show to the endpoint")
+	f.StringVar(&o.tls.key, "tlskey", "", "Its private key")
+}
+
+// endpoint is where the question goes.
+func (o *endpointFlags) endpoint() (*fleetEndpoint, error) {
+	host := cmp.Or(o.host, os.Getenv("BERTH_HOST"), "unix://"+defaultSocket())
+	config, err := o.tls.client()
+	if err != nil {
+		return nil, err
+	}
+	return openEndpoint(host, config)
+}
 
 // fleetEndpoint is what `berth serve` serves, seen by its clients.
 type fleetEndpoint struct {
@@ -77,6 +106,9 @@ func (e *fleetEndpoint) do(ctx context.Context, method, path string, header http
 	if res.StatusCode != http.StatusOK {
 		return e.refusal(res.StatusCode, b)
 	}
+	if answer == nil {
+		return nil
+	}
 	if err := json.Unmarshal(b, answer); err != nil {
 		return fmt.Errorf("%s: %s: %w", e.host, path, err)
 	}
@@ -96,7 +128,7 @@ func (e *fleetEndpoint) refusal(status int, body []byte) error {
 	if err := json.Unmarshal(body, &m); err != nil || m.Message == "" {
 		m.Message = strings.TrimSpace(string(body))
 	}
-	if status == http.StatusNotFound {
+	if status == http.StatusNotFound && m.Message == "page not found" {
 		return fmt.Errorf("%s is not served by berth, or by one that is too old to tell: %s", e.host, m.Message)
 	}
 	return errors.New(m.Message)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,8 +22,7 @@ const (
 
 // placeOptions are the flags of `berth place`.
 type placeOptions struct {
-	host    string
-	tls     tlsFlags
+	endpointFlags
 	format  string
 	compose []string
 	project string
@@ -55,16 +53,11 @@ The exit status is 1 if a container fits no node.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVarP(&o.host, "host", "H", "", "The endpoint: unix:///path or tcp://host:port [$BERTH_HOST] (default where berth serve listens)")
+	o.add(f)
 	f.StringVar(&o.format, "format", "", "Go template, with 'table ' in front for a header; or json")
 	f.StringArrayVar(&o.compose, "compose", nil, "Compose file to place; repeatable, the later ones override")
 	f.StringVar(&o.project, "project", "", "Name of the Compose project")
 	f.StringArrayVar(&o.scale, "scale", nil, "SERVICE=NUMBER of containers; repeatable")
-	f.BoolVar(&o.tls.enable, "tls", false, "Use TLS; with --tlsverify verify the endpoint")
-	f.BoolVar(&o.tls.verify, "tlsverify", false, "Use TLS and verify the endpoint")
-	f.StringVar(&o.tls.ca, "tlscacert", "", "Trust an endpoint signed by this authority only")
-	f.StringVar(&o.tls.cert, "tlscert", "", "Certificate to show to the endpoint")
-	f.StringVar(&o.tls.key, "tlskey", "", "Its private key")
 	return cmd
 }
 
@@ -211,14 +204,4 @@ func placeNotes(a api.Placement) []string {
 		lines = append(lines, "The image would be pulled to "+a.Node+" from its registry.")
 	}
 	return lines
-}
-
-// endpoint is where the question goes.
-func (o *placeOptions) endpoint() (*fleetEndpoint, error) {
-	host := cmp.Or(o.host, os.Getenv("BERTH_HOST"), "unix://"+defaultSocket())
-	config, err := o.tls.client()
-	if err != nil {
-		return nil, err
-	}
-	return openEndpoint(host, config)
 }

@@ -3,7 +3,9 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
 
 	"berth/internal/api"
 	"berth/internal/discovery"
@@ -70,6 +73,7 @@ type replicated struct {
 	handler  *replica.Handler
 	leaser   election.Leaser
 	tls      *tls.Config // towards other managers; nil for plain connections
+	where    string
 	log      *slog.Logger
 }
 
@@ -91,7 +95,15 @@ func (o *serveOptions) newReplicated(log *slog.Logger) (*replicated, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &replicated{standing: standing, leaser: leaser, tls: config, log: log}, nil
+	return &replicated{standing: standing, leaser: leaser, tls: config, where: rawURL, log: log}, nil
+}
+
+// owner is a name that the managers of a fleet have in common: that of its place in the store.
+func (r *replicated) owner() string {
+	_, rest, _ := strings.Cut(r.where, "://")
+	_, prefix, _ := strings.Cut(rest, "/")
+	sum := sha256.Sum256([]byte("managers/" + strings.Trim(prefix, "/")))
+	return hex.EncodeToString(sum[:16])
 }
 
 // before puts the manager's place among the others in front of its own handler.
@@ -129,8 +141,8 @@ func dialManager(ctx context.Context, addr string, config *tls.Config, http2 boo
 	return c, nil
 }
 
-// run campaigns until ctx ends.
-func (r *replicated) run(ctx context.Context) error {
+// run campaigns until ctx ends, and works while this manager is the primary.
+func (r *replicated) run(ctx context.Context, work func(context.Context) error) error {
 	defer r.handler.Close()
 	defer r.leaser.Close() //nolint:errcheck // nothing is lost with it
 	return election.Run(ctx, r.leaser, election.Options{
@@ -154,5 +166,10 @@ func (r *replicated) run(ctx context.Context) error {
 			}
 			r.log.Info("election: the store answers again")
 		},
-	}, func(ctx context.Context, t *election.Tenure) error { return r.standing.Serve(ctx, t) })
+	}, func(ctx context.Context, t *election.Tenure) error {
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return r.standing.Serve(ctx, t) })
+		g.Go(func() error { return work(ctx) })
+		return g.Wait()
+	})
 }

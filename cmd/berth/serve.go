@@ -21,6 +21,7 @@ import (
 	"berth/internal/discovery"
 	"berth/internal/dockercontext"
 	"berth/internal/engine"
+	"berth/internal/intents"
 	"berth/internal/metrics"
 	"berth/internal/proxy"
 	"berth/internal/schedule"
@@ -241,7 +242,12 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	release, _ := buildVersion()
 	tunnels := new(proxy.Tunnels)
 	counts := metrics.New(release, tunnels.Len)
+	wanted, err := p.intents()
+	if err != nil {
+		return err
+	}
 	clusterOptions := p.clusterOptions(o, log, tunnels, counts)
+	clusterOptions.Intents = wanted
 	if among != nil {
 		clusterOptions.Office = among.standing
 	}
@@ -258,22 +264,31 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	if err != nil {
 		return err
 	}
-	options := api.Options{Version: release, APIMax: o.apiMax, ID: id, CORS: o.cors, Log: log, Ready: c.Looked(), Notices: state.list}
+	options := api.Options{Version: release, APIMax: o.apiMax, ID: id, CORS: o.cors, Log: log, Ready: c.Looked(), Notices: state.list, Members: c}
 	if among != nil {
 		options.Role = among.standing.Role
 	}
-	e := &serving{cluster: c, replicated: among, sources: sources, listeners: listeners, tunnels: tunnels, watchers: watchers, log: log}
+	e := &serving{cluster: c, replicated: among, intents: wanted, sources: sources, listeners: listeners, tunnels: tunnels, watchers: watchers, log: log}
 	if o.socket == socketFleet {
 		if e.relays, err = newRelays(c, log); err != nil {
 			return err
 		}
 		options.Sockets, e.listeners = e.relays, append(listeners, e.relays)
 	}
+	owner := id
+	if among != nil {
+		owner = among.owner() // what one primary began another finishes
+	}
+	if e.mover, err = p.newMover(c, owner, o, log, &e.api); err != nil {
+		return err
+	}
+	options.Moves = e.mover
 	if err := p.offerContext(o, log); err != nil {
 		return err
 	}
 	e.traces = tracing.New(ctx, release, log) // run closes it
-	e.handler = e.traces.Handler(api.New(c, options))
+	e.api = api.New(c, options)
+	e.handler = e.traces.Handler(e.api)
 	if among != nil {
 		e.handler = among.before(e.handler, tunnels)
 	}
@@ -337,6 +352,15 @@ func defaultSocket() string {
 		return filepath.Join(os.TempDir(), fmt.Sprintf("berth-%d", os.Geteuid()), "docker.sock")
 	}
 	return "/run/berth/docker.sock"
+}
+
+// intents are what is wanted of nodes, kept in the store.
+func (p *program) intents() (*intents.File, error) {
+	store, err := p.store()
+	if err != nil {
+		return nil, err
+	}
+	return intents.Open(filepath.Join(store.Dir(), "intents.json"))
 }
 
 // endpointID is docker info's ID: made once and kept in the store.

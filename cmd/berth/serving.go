@@ -15,6 +15,7 @@ import (
 
 	"berth/internal/api"
 	"berth/internal/cluster"
+	"berth/internal/intents"
 	"berth/internal/proxy"
 	"berth/internal/relay"
 	"berth/internal/tracing"
@@ -23,8 +24,11 @@ import (
 // serving is all that runs while a fleet is served.
 type serving struct {
 	cluster   *cluster.Cluster
+	intents   *intents.File
 	sources   []cluster.Source
+	api       *api.Server
 	handler   http.Handler
+	mover     *mover
 	listeners []net.Listener
 	tunnels   *proxy.Tunnels
 	// replicated is nil for a manager that is alone.
@@ -63,6 +67,9 @@ func (o *serveOptions) watchers(ctx context.Context, mux *http.ServeMux) (all []
 	return all, nil
 }
 
+// intentsEvery is how often other managers' changes to the intents are looked for.
+const intentsEvery = 2 * time.Second
+
 // profiles adds Go's to what others may see too.
 func profiles(mux *http.ServeMux) *http.ServeMux {
 	all := http.NewServeMux()
@@ -89,8 +96,15 @@ func (e *serving) run(ctx context.Context) error {
 	following, release := context.WithCancel(context.WithoutCancel(ctx))
 	defer release()
 	g.Go(func() error { return e.cluster.Run(following, e.sources...) })
+	g.Go(func() error {
+		return e.intents.Follow(ctx, intentsEvery, e.cluster.IntentsChanged, func(err error) {
+			e.log.Warn("what is wanted of the nodes could not be read again", "error", err)
+		})
+	})
 	if e.replicated != nil {
-		g.Go(func() error { return e.replicated.run(following) })
+		g.Go(func() error { return e.replicated.run(following, e.mover.run) })
+	} else {
+		g.Go(func() error { return e.mover.run(ctx) })
 	}
 	if e.relays != nil {
 		g.Go(func() error { return e.relays.Run(following) })

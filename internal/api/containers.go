@@ -227,7 +227,11 @@ func appendNode(out []byte, n *fleet.Node) []byte {
 		out = append(rawjson.AppendString(out, k), ':')
 		out = rawjson.AppendString(out, n.Labels[k])
 	}
-	return append(out, "}}"...)
+	out = append(out, '}')
+	if !n.Takes() {
+		out = rawjson.AppendString(append(out, `,"Availability":`...), string(n.Availability))
+	}
+	return append(out, '}')
 }
 
 // renameContainer holds the new name over the fleet while the engine renames.
@@ -309,7 +313,21 @@ func removeContainer(s *Server, w http.ResponseWriter, r *request) error {
 
 // pruneContainers runs on every node and adds the answers up.
 func pruneContainers(s *Server, w http.ResponseWriter, r *request) error {
+	if err := s.nothingMoves(); err != nil {
+		return err
+	}
 	return s.prune(w, r, "ContainersDeleted", fleet.KindContainer)
+}
+
+// nothingMoves refuses what would remove containers because they are stopped: one that moves is stopped on both of its nodes.
+func (s *Server) nothingMoves() error {
+	if s.o.Moves == nil {
+		return nil
+	}
+	if names := s.o.Moves.Moving(); len(names) > 0 {
+		return unavailable("containers are moving from node to node (" + strings.Join(names, ", ") + "); try again when they have arrived")
+	}
+	return nil
 }
 
 // prune asks every node to prune and joins the lists under key; the sums of SpaceReclaimed are added.

@@ -336,7 +336,8 @@ func TestImagesCreatedAreToldFromAPI146On(t *testing.T) {
 
 func TestEventsFlowOnWhenANodeDies(t *testing.T) {
 	f := newFleet(t, 2)
-	e := f.events("")
+	e := f.events(query("filters", `{"type":["container","daemon","test"]}`))
+	nodes := f.events(query("filters", `{"type":["node"]}`))
 	f.daemons[0].Refuse()
 	for ev := e.next(); ev.Action != "engine_disconnect"; ev = e.next() {
 	}
@@ -355,6 +356,11 @@ func TestEventsFlowOnWhenANodeDies(t *testing.T) {
 	f.daemons[0].Emit("test", "back", "2", map[string]string{})
 	if ev := e.next(); ev.Action != "back" || ev.Node.Name != "n1" || ev.Status != "" {
 		t.Errorf("after n1 came back: %+v, want back of n1", ev)
+	}
+	for _, want := range []string{"unhealthy", "ready"} {
+		if ev := nodes.next(); ev.Action != want || ev.Actor.Attributes["name"] != "n1" || ev.Actor.Attributes["reason"] == "" {
+			t.Errorf("node event %+v, want %s of n1 with a reason", ev, want)
+		}
 	}
 	if b := f.must(200, "GET", "/events?until=0", nil).body; !strings.Contains(string(b), `"error":`) {
 		t.Error("no event says why n1 was lost")

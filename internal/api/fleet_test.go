@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"berth/internal/dockertest"
 	"berth/internal/engine"
 	"berth/internal/fleet"
+	"berth/internal/intents"
 	"berth/internal/proxy"
 	"berth/internal/schedule"
 )
@@ -71,14 +73,18 @@ func (f *testFleet) serve(eps []engine.Endpoint) {
 		f.timing = testTiming()
 	}
 	tunnels := new(proxy.Tunnels)
+	kept, err := intents.Open(filepath.Join(f.t.TempDir(), "intents.json"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
 	f.cluster = cluster.New(cluster.Options{
 		Engine: engine.Options{APIMax: "1.51", FailureRetry: 3, Log: log, Timing: f.timing, Tunnels: tunnels},
-		Policy: schedule.DefaultPolicy(), Backlog: 4096, Log: log, UniquePorts: f.ports,
+		Policy: schedule.DefaultPolicy(), Backlog: 4096, Log: log, UniquePorts: f.ports, Intents: kept,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- f.cluster.Run(ctx, testSource(eps)) }()
-	f.api = New(f.cluster, Options{Version: "test", APIMax: "1.51", ID: "test", Log: log})
+	f.api = New(f.cluster, Options{Version: "test", APIMax: "1.51", ID: "test", Log: log, Members: f.cluster})
 	f.Server = httptest.NewServer(f.api)
 	f.t.Cleanup(func() {
 		f.Close()

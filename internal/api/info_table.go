@@ -54,6 +54,9 @@ func nodeRows(n *fleet.Node, overcommit float64) [][2]string {
 		{"  └ Reserved Memory", units.BytesSize(float64(n.Sum.Memory)) + " / " + units.BytesSize(memory)},
 		{"  └ Labels", labelList(n.Labels)},
 	}
+	if !n.Takes() {
+		rows = append(rows, [2]string{"  └ Availability", string(n.Availability)})
+	}
 	if n.Error != "" {
 		rows = append(rows, [2]string{"  └ Error", n.Error})
 	}
@@ -82,7 +85,7 @@ func nodeList(snap *fleet.Snapshot) []map[string]any {
 	for _, n := range snap.Nodes() {
 		list = append(list, map[string]any{
 			"Name": n.Name, "ID": n.ID, "Addr": n.Addr, "IP": n.IP, "State": n.State.String(), "Error": n.Error, "Health": n.Health,
-			"Labels": n.Labels, "CPUs": n.CPUs, "Memory": n.Memory, "ReservedNanoCPUs": n.Sum.NanoCPUs, "ReservedMemory": n.Sum.Memory,
+			"Availability": availability(n), "Labels": n.Labels, "CPUs": n.CPUs, "Memory": n.Memory, "ReservedNanoCPUs": n.Sum.NanoCPUs, "ReservedMemory": n.Sum.Memory,
 			"Containers": len(n.Containers), "Running": n.Sum.Running, "Paused": n.Sum.Paused, "Stopped": n.Sum.Stopped,
 			"ServerVersion": n.Version, "ApiVersion": n.API, "UpdatedAt": n.UpdatedAt.UTC().Format(time.RFC3339),
 		})

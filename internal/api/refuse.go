@@ -4,7 +4,7 @@ import "net/http"
 
 // noSwarm begins with an engine's own words when it is in no swarm, which clients know.
 const noSwarm = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again." +
-	" (berth endpoint: use docker run or compose; docker info lists the nodes)"
+	" (berth endpoint: use docker run or compose; docker node ls lists the nodes)"
 
 // noJoin answers attempts to make a swarm of the endpoint.
 const noJoin = "berth's endpoint is no swarm and cannot become one, although several engines stand behind it: " +
@@ -33,13 +33,10 @@ func swarmRoutes() []route {
 		{"POST", "/swarm/join", refused, refuse(http.StatusNotImplemented, noJoin), "501 and what to do instead"},
 		{"POST", "/swarm/leave", refused, refuse(http.StatusServiceUnavailable, "This node is not part of a swarm"), "503 as outside of a swarm"},
 		no("GET", "/swarm"), no("POST", "/swarm/update"), no("GET", "/swarm/unlockkey"), no("POST", "/swarm/unlock"),
-		no("GET", "/tasks"), no("GET", "/tasks/{id}/logs"), no("GET", "/tasks/{id}"),
+		no("GET", "/tasks/{id}/logs"), no("GET", "/tasks/{id}"),
 	}
-	for _, kind := range []string{"nodes", "services", "secrets", "configs"} {
-		table = append(table, no("GET", "/"+kind))
-		if kind != "nodes" {
-			table = append(table, no("POST", "/"+kind+"/create"))
-		}
+	for _, kind := range []string{"services", "secrets", "configs"} {
+		table = append(table, no("GET", "/"+kind), no("POST", "/"+kind+"/create"))
 		if kind == "services" {
 			table = append(table, no("GET", "/services/{id}/logs"))
 		}

@@ -78,6 +78,10 @@ type Options struct {
 	Notices func() []string
 	// Sockets are what containers get that mount /var/run/docker.sock; nil leaves them their node's own.
 	Sockets Sockets
+	// Members changes what is wanted of nodes; nil if nothing can be.
+	Members Members
+	// Moves takes containers from node to node; nil if nothing does.
+	Moves Moves
 }
 
 // Server is the endpoint's http.Handler.

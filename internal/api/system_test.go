@@ -365,7 +365,7 @@ func (a answering) Do(_ context.Context, nodeID string, _ *http.Request) (*http.
 func TestSwarmModeIsRefusedInTheEnginesWords(t *testing.T) {
 	f := newFleet(t, 1)
 	for _, l := range [][2]string{
-		{"GET", "/nodes"}, {"GET", "/services"}, {"GET", "/services/web/logs"}, {"POST", "/services/create"}, {"DELETE", "/secrets/x"}, {"GET", "/swarm"}, {"PUT", "/volumes/v"},
+		{"GET", "/tasks"}, {"GET", "/services"}, {"GET", "/services/web/logs"}, {"POST", "/services/create"}, {"DELETE", "/secrets/x"}, {"GET", "/swarm"}, {"PUT", "/volumes/v"},
 	} {
 		a := f.do(l[0], l[1], nil)
 		if a.status != 503 || !strings.HasPrefix(string(a.body), `{"message":"This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.`) {

@@ -48,7 +48,9 @@ type Options struct {
 	// Told is told the type of every event of the fleet that is new; not of those that engines remember from before they were
 	// followed. It must not block. nil is allowed.
 	Told func(kind string)
-	Log  *slog.Logger
+	// Intents are what the operator wants of nodes; nil for nothing.
+	Intents Intents
+	Log     *slog.Logger
 }
 
 // Cluster holds the engines of a fleet. Make it with New, start it with Run.
@@ -58,13 +60,18 @@ type Cluster struct {
 	changed  atomic.Int64 // Unix nanoseconds of the last one
 	hub      *hub
 
+	adjusting sync.Mutex      // one change of members at a time; guards leftOut
+	leftOut   map[string]bool // addresses that a source names and the operator has removed
+
 	mu      sync.Mutex // guards members, sets and names
 	members map[string]*member
 	sets    map[int][]engine.Endpoint // by source
 	names   map[string]string         // a node's name → its address
 
-	pub     sync.RWMutex // guards what publishing changes: engines, abandoned, and the order of snapshots
+	pub     sync.RWMutex // guards what publishing changes: engines, abandoned, replaced, and the order of snapshots
 	engines map[string]*engine.Engine
+	// replaced are containers whose place another has taken: ID → the node of that one.
+	replaced map[string]string
 
 	busy   engine.Tally
 	seats  seats
@@ -75,6 +82,7 @@ type Cluster struct {
 	lookOnce sync.Once
 	reported int // sources that have said something; guarded by mu
 	sources  int
+	run      context.Context //nolint:containedctx // Run's, for nodes that join because an intent changed; guarded by mu
 }
 
 // member is one engine that the sources name.
@@ -92,7 +100,7 @@ type member struct {
 func New(o Options) *Cluster {
 	c := &Cluster{
 		o: o, members: map[string]*member{}, sets: map[int][]engine.Endpoint{}, names: map[string]string{},
-		engines: map[string]*engine.Engine{}, hub: newHub(o.Backlog, o.Told), seats: newSeats(), looked: make(chan struct{}),
+		engines: map[string]*engine.Engine{}, replaced: map[string]string{}, leftOut: map[string]bool{}, hub: newHub(o.Backlog, o.Told), seats: newSeats(), looked: make(chan struct{}),
 	}
 	c.doubts.c = c
 	c.snapshot.Store(new(fleet.Snapshot))
@@ -106,6 +114,9 @@ func (c *Cluster) Run(ctx context.Context, sources ...Source) error {
 	defer c.lookOnce.Do(func() { close(c.looked) })
 	c.sources = len(sources)
 	g, ctx := errgroup.WithContext(ctx)
+	c.mu.Lock()
+	c.run = ctx
+	c.mu.Unlock()
 	for i, s := range sources {
 		g.Go(func() error {
 			return s.Watch(ctx, func(eps []engine.Endpoint) { c.reconcile(ctx, i, eps) })
@@ -129,6 +140,15 @@ func (c *Cluster) reconcile(ctx context.Context, source int, eps []engine.Endpoi
 		c.reported++
 	}
 	c.sets[source] = eps
+	c.mu.Unlock()
+	c.adjust(ctx)
+}
+
+// adjust is reconcile with what the sources said last.
+func (c *Cluster) adjust(ctx context.Context) {
+	c.adjusting.Lock()
+	defer c.adjusting.Unlock()
+	c.mu.Lock()
 	want := map[string]engine.Endpoint{}
 	for _, set := range c.sets {
 		for _, ep := range set {
@@ -137,6 +157,10 @@ func (c *Cluster) reconcile(ctx context.Context, source int, eps []engine.Endpoi
 			}
 		}
 	}
+	all := c.reported == c.sources
+	c.mu.Unlock()
+	c.leaveOut(ctx, want, all)
+	c.mu.Lock()
 	var left []*member
 	for addr, m := range c.members {
 		if ep, ok := want[addr]; !ok || ep.Key != m.key {
@@ -146,7 +170,7 @@ func (c *Cluster) reconcile(ctx context.Context, source int, eps []engine.Endpoi
 	}
 	c.mu.Unlock()
 	for _, m := range left {
-		c.leave(m)
+		c.leave(m, c.whyLeft(m))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -202,7 +226,7 @@ func (c *Cluster) join(ctx context.Context, ep engine.Endpoint) *member {
 }
 
 // leave stops following an engine and takes its node out of the picture.
-func (c *Cluster) leave(m *member) {
+func (c *Cluster) leave(m *member, why string) {
 	m.cancel()
 	<-m.done
 	c.pub.Lock()
@@ -210,7 +234,7 @@ func (c *Cluster) leave(m *member) {
 	s := c.snapshot.Load()
 	n, known := s.Node(m.nodeID)
 	if known {
-		c.snapshot.Store(s.Without(m.nodeID))
+		c.snapshot.Store(c.replace(s.Without(m.nodeID), &fleet.Node{ID: m.nodeID}))
 		delete(c.engines, m.nodeID)
 	}
 	c.pub.Unlock()
@@ -225,6 +249,7 @@ func (c *Cluster) leave(m *member) {
 	c.o.Log.Info("node leaves", "addr", addr)
 	if known {
 		c.hub.publish(nodeEvent(n, "engine_disconnect"))
+		c.hub.publish(memberEvent(n, "leave", why, nil))
 	}
 }
 
@@ -235,7 +260,7 @@ func (c *Cluster) leaveAll() {
 	c.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, m := range members {
-		wg.Go(func() { c.leave(m) })
+		wg.Go(func() { c.leave(m, "the manager stops") })
 	}
 	wg.Wait()
 }
@@ -248,11 +273,11 @@ func (c *Cluster) publish(m *member, n *fleet.Node) {
 		return
 	}
 	whole := n
-	n = c.seats.hide(n)
+	n = c.intend(c.hideMoved(c.seats.hide(n)))
 	s := c.snapshot.Load()
-	was := fleet.Pending
+	was := &fleet.Node{State: fleet.Pending}
 	if old, ok := s.Node(m.nodeID); ok {
-		was = old.State
+		was = old
 		if m.nodeID != n.ID {
 			s = s.Without(m.nodeID)
 			delete(c.engines, m.nodeID)
@@ -260,12 +285,13 @@ func (c *Cluster) publish(m *member, n *fleet.Node) {
 	}
 	m.nodeID = n.ID
 	c.engines[n.ID] = m.engine
-	c.snapshot.Store(s.Replace(n))
+	c.snapshot.Store(c.replace(s.Replace(n), whole))
 	c.pub.Unlock()
 	c.changed.Store(time.Now().UnixNano())
-	if action := stateChange(was, n.State); action != "" {
+	if action := stateChange(was.State, n.State); action != "" {
 		c.hub.publish(nodeEvent(n, action))
 	}
+	c.tellChanges(was, n)
 	c.clean(m.engine, whole)
 	c.settleDoubles(m.engine, n)
 	c.look(false)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"berth/internal/dockertest"
 	"berth/internal/engine"
 	"berth/internal/fleet"
+	"berth/internal/intents"
 	"berth/internal/schedule"
 )
 
@@ -63,6 +65,7 @@ func timing() engine.Timing {
 type rig struct {
 	*Cluster
 	source  *static
+	intents *intents.File
 	daemons []*dockertest.Daemon
 }
 
@@ -70,6 +73,10 @@ type rig struct {
 func newRig(t *testing.T, n int, edit ...func(*dockertest.Options)) *rig {
 	t.Helper()
 	r := &rig{source: &static{}}
+	var err error
+	if r.intents, err = intents.Open(filepath.Join(t.TempDir(), "intents.json")); err != nil {
+		t.Fatal(err)
+	}
 	var eps []engine.Endpoint
 	for i := range n {
 		o := dockertest.Options{Name: fmt.Sprintf("n%d", i+1), Images: []string{"app:1"}}
@@ -83,7 +90,7 @@ func newRig(t *testing.T, n int, edit ...func(*dockertest.Options)) *rig {
 	r.source.eps = eps
 	r.Cluster = New(Options{
 		Engine: engine.Options{APIMax: "1.51", FailureRetry: 2, Timing: timing(), Log: slog.New(slog.DiscardHandler)},
-		Policy: schedule.DefaultPolicy(), Backlog: 4096, Log: slog.New(slog.DiscardHandler),
+		Policy: schedule.DefaultPolicy(), Backlog: 4096, Log: slog.New(slog.DiscardHandler), Intents: r.intents,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

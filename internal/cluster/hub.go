@@ -141,6 +141,15 @@ func (h *hub) close() {
 	}
 }
 
+// memberEvent is an event about a node as a member of the fleet, of Swarm mode's type.
+func memberEvent(n *fleet.Node, action, reason string, more map[string]string) fleet.Event {
+	a := map[string]string{"name": n.Name, "reason": reason}
+	for k, v := range more {
+		a[k] = v
+	}
+	return ownEvent(n, "node", action, n.ObjectID(), a, time.Now())
+}
+
 // ownEvent makes an event of the fleet's own, in the shape of an engine's.
 func ownEvent(n *fleet.Node, kind, action, actor string, attributes map[string]string, at time.Time) fleet.Event {
 	a := map[string]string{fleet.LabelNode: n.Name, "node.name": n.Name, "node.id": n.ID, "node.addr": n.Addr, "node.ip": n.IP}

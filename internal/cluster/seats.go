@@ -181,3 +181,16 @@ func (s *seats) isAbandoned(swarmID, nodeID string) bool {
 	at, ok := s.state.abandoned[swarmID]
 	return ok && at == nodeID
 }
+
+// Hold places a container that exists already, as on another node, and holds the place until release is called. Its name is
+// not claimed.
+func (c *Cluster) Hold(r *schedule.Request) (n *fleet.Node, release func(), err error) {
+	c.seats.mu.Lock()
+	c.seats.state.next++
+	seat := c.seats.state.next
+	c.seats.mu.Unlock()
+	if n, err = c.take(seat, r); err != nil {
+		return nil, nil, err
+	}
+	return n, func() { c.seats.release(seat) }, nil
+}

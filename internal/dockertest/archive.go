@@ -18,7 +18,9 @@ type file struct {
 	data    []byte
 	modTime time.Time
 	target  string // of a symbolic link
-	changed bool   // since the create
+	uid     int
+	gid     int
+	changed bool // since the create
 }
 
 // fileTree is the container's files by absolute path, made when first asked for. Called with d.mu.
@@ -34,8 +36,62 @@ func (c *container) fileTree() map[string]*file {
 	return c.files
 }
 
+// volumeAt tells which volume a path lies in, and where in it.
+func (c *container) volumeAt(name string) (v *volume, rel string) {
+	longest := ""
+	for _, m := range c.mounts {
+		if m.Type == "volume" && len(m.Destination) > len(longest) && (name == m.Destination || strings.HasPrefix(name, m.Destination+"/")) {
+			v, longest = c.d.volumes[m.Name], m.Destination
+		}
+	}
+	return v, path.Clean("/" + strings.TrimPrefix(name, longest))
+}
+
+// tree is the volume's files by path. Called with d.mu.
+func (v *volume) tree() map[string]*file {
+	if v.files == nil {
+		v.files = map[string]*file{"/": {mode: fs.ModeDir | 0o755}}
+	}
+	return v.files
+}
+
+// file is what a path of the container is, in its own files or in a volume.
+func (c *container) file(name string) *file {
+	if v, rel := c.volumeAt(name); v != nil {
+		return v.tree()[rel]
+	}
+	return c.fileTree()[name]
+}
+
+// put makes a path be a file.
+func (c *container) put(name string, f *file) {
+	if v, rel := c.volumeAt(name); v != nil {
+		v.tree()[rel] = f
+		return
+	}
+	c.fileTree()[name] = f
+}
+
+// view is all that the container sees: its files, and over them its volumes.
+func (c *container) view() map[string]*file {
+	all := map[string]*file{}
+	for name, f := range c.fileTree() {
+		if v, _ := c.volumeAt(name); v == nil {
+			all[name] = f
+		}
+	}
+	for _, m := range c.mounts {
+		if v := c.d.volumes[m.Name]; m.Type == "volume" && v != nil {
+			for rel, f := range v.tree() {
+				all[path.Clean(m.Destination+rel)] = f
+			}
+		}
+	}
+	return all
+}
+
 func (c *container) readFile(name string) ([]byte, bool) {
-	f := c.fileTree()[path.Clean("/"+name)]
+	f := c.file(path.Clean("/" + name))
 	if f == nil || f.mode.IsDir() {
 		return nil, false
 	}
@@ -49,7 +105,7 @@ func (c *container) lookUp(r *request) (string, *file, error) {
 		return "", nil, fail(http.StatusBadRequest, "bad parameter: pathcannot be empty")
 	}
 	name := path.Clean("/" + p)
-	f := c.fileTree()[name]
+	f := c.file(name)
 	if f == nil {
 		return "", nil, fail(http.StatusNotFound, "Could not find the file %s in container %s", p, r.name)
 	}
@@ -99,13 +155,17 @@ func (d *Daemon) getArchive(w http.ResponseWriter, r *request) error {
 	c.emit("archive-path")
 	d.mu.Unlock()
 	w.Header().Set("X-Docker-Container-Path-Stat", stat)
-	return sendTar(w, tree, path.Dir(name))
+	base := path.Dir(name)
+	if strings.HasSuffix(r.param("path"), "/.") {
+		base = name // its contents
+	}
+	return sendTar(w, tree, base)
 }
 
 // copyTree is what lies at and below dir. Files are never changed in place, so the copy may be read without the lock.
 func (c *container) copyTree(dir string) map[string]*file {
 	tree := map[string]*file{}
-	for name, f := range c.fileTree() {
+	for name, f := range c.view() {
 		if name == dir || dir == "/" || strings.HasPrefix(name, dir+"/") {
 			tree[name] = f
 		}
@@ -131,7 +191,10 @@ func writeTar(w io.Writer, tree map[string]*file, base string) error {
 		if err != nil {
 			return err
 		}
-		h.Name = strings.TrimPrefix(strings.TrimPrefix(name, base), "/")
+		h.Name, h.Uid, h.Gid = strings.TrimPrefix(strings.TrimPrefix(name, base), "/"), f.uid, f.gid
+		if h.Name == "" {
+			h.Name = "."
+		}
 		if f.mode.IsDir() {
 			h.Name += "/"
 		}
@@ -178,16 +241,15 @@ func (d *Daemon) putArchive(w http.ResponseWriter, r *request) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	tree := c.fileTree()
 	if r.flag("noOverwriteDirNonDir") {
 		for name, f := range files {
-			if old := tree[name]; old != nil && old.mode.IsDir() != f.mode.IsDir() {
+			if old := c.file(name); old != nil && old.mode.IsDir() != f.mode.IsDir() {
 				return fail(http.StatusInternalServerError, "cannot overwrite %s", overwrite(old, name))
 			}
 		}
 	}
 	for name, f := range files {
-		tree[name] = f
+		c.put(name, f)
 	}
 	c.emit("extract-to-dir")
 	w.WriteHeader(http.StatusOK)
@@ -219,7 +281,7 @@ func readTar(r io.Reader, dir string) (map[string]*file, error) {
 			return nil, err
 		}
 		name := path.Join(dir, path.Clean("/"+h.Name))
-		files[name] = &file{mode: h.FileInfo().Mode(), data: data, modTime: h.ModTime.UTC(), target: h.Linkname, changed: true}
+		files[name] = &file{mode: h.FileInfo().Mode(), data: data, modTime: h.ModTime.UTC(), target: h.Linkname, uid: h.Uid, gid: h.Gid, changed: true}
 	}
 }
 

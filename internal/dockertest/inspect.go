@@ -212,7 +212,7 @@ type summary struct {
 
 func (c *container) summary(size bool) summary {
 	s := summary{
-		ID: c.id, Names: []string{"/" + c.name}, Image: c.shownImage(), ImageID: c.imageID, Command: quoteCommand(c.command()),
+		ID: c.id, Names: c.names(), Image: c.shownImage(), ImageID: c.imageID, Command: quoteCommand(c.command()),
 		Created: c.created.Unix(), Ports: c.portList(), Labels: c.config.Labels, State: c.status, Status: c.statusText(time.Now()),
 		Mounts: c.mounts,
 	}
@@ -273,3 +273,20 @@ func (c *container) statusText(now time.Time) string {
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// names are the container's own and those that links to it give it. Called with d.mu.
+func (c *container) names() []string {
+	names := []string{"/" + c.name}
+	for _, o := range c.d.order {
+		for _, l := range o.host.Links {
+			ref, alias, given := strings.Cut(l, ":")
+			if to, err := c.d.findContainer(ref); err == nil && to == c {
+				if !given {
+					alias = c.name
+				}
+				names = append(names, "/"+o.name+"/"+alias)
+			}
+		}
+	}
+	return names
+}

@@ -18,6 +18,7 @@ type volume struct {
 	Options    map[string]string
 	Scope      string
 	anonymous  bool
+	files      map[string]*file // nil until someone asks
 }
 
 // mountPoint is a mount of a container, in the engine's order.

@@ -164,7 +164,7 @@ func New(ep Endpoint, o Options) *Engine {
 	if name == "" {
 		name = "(unknown)"
 	}
-	e.node = &fleet.Node{ID: "|" + ep.Addr, Name: name, Addr: ep.Addr, IP: ep.IP, State: fleet.Pending, Error: NotReached, UpdatedAt: time.Now()}
+	e.node = &fleet.Node{ID: "|" + ep.Addr, Name: name, Addr: ep.Addr, IP: ep.IP, State: fleet.Pending, Error: NotReached, UpdatedAt: time.Now(), JoinedAt: time.Now()}
 	e.lost, e.lose = context.WithCancelCause(context.Background())
 	return e
 }

@@ -61,6 +61,7 @@ func parseRow(raw []byte, node string) (*fleet.Container, error) {
 	}
 	c.Head, c.Tail = row[:cut:cut], row[cut:]
 	_, c.Relay = c.Labels.Lookup(fleet.LabelRelay)
+	c.Moved = fleet.ParseMove(c.Labels)
 	c.ExitCode, c.Health = statusParts(c.Status)
 	return c, nil
 }

@@ -44,6 +44,7 @@ const (
 	LabelWhitelists  = "com.docker.swarm.whitelists"
 	LabelReschedule  = "com.docker.swarm.reschedule-policies"
 	LabelProject     = "com.docker.compose.project"
+	LabelMoved       = "berth.moved" // on a container that took another's place: a Move, as JSON
 )
 
 // Node is one engine as it was last seen.
@@ -73,6 +74,11 @@ type Node struct {
 	Labels          map[string]string // engine labels and the built-in ones: storagedriver, kernelversion, operatingsystem, ostype
 	Info            json.RawMessage   // GET /info as the engine gave it
 	VersionInfo     json.RawMessage   // GET /version as the engine gave it
+	// What the operator wants; see Intent. Labels hold the added ones too.
+	Availability  Availability // "" is Active
+	Added         map[string]string
+	IntentVersion uint64
+	JoinedAt      time.Time // when this manager began to follow it
 	// Skew is the engine's clock minus ours.
 	Skew time.Duration
 
@@ -122,6 +128,8 @@ type Container struct {
 	Inspected bool
 	// Relay: it carries the fleet's socket, and is no load.
 	Relay bool
+	// Moved: it takes the place of a container on another node; nil for all others.
+	Moved *Move
 	// Promised: an engine has just made it, and what is known is what was asked for. Its row has not been read yet.
 	Promised  bool
 	Memory    int64  // bytes; 0 no limit

@@ -41,13 +41,20 @@ func Checks() []string {
 	return append(allFilters(), checkState, checkExclude, checkAPI, checkPlatform, checkTie, checkMemory, checkCPUs)
 }
 
-// stateStage lets only nodes through that answer: whatever the filters are, nothing can be created on the others.
+// stateStage lets only nodes through that answer and that the operator lets work: whatever the filters are, nothing can be
+// created on the others.
 func stateStage() *stage {
 	return &stage{
 		name: checkState,
 		check: func(c *candidate) int {
 			switch c.node.State {
 			case fleet.Healthy:
+				switch c.node.Availability {
+				case fleet.Pause:
+					return 3
+				case fleet.Drain:
+					return 4
+				}
 				return fits
 			case fleet.Unhealthy:
 				return 0
@@ -59,6 +66,7 @@ func stateStage() *stage {
 		},
 		reasons: []reason{
 			{"unhealthy", "unhealthy"}, {"not reached yet", "not reached yet"}, {"disconnected", "disconnected"},
+			{"paused", "paused"}, {"draining", "draining"},
 		},
 	}
 }
