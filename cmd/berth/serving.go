@@ -24,11 +24,11 @@ import (
 // serving is all that runs while a fleet is served.
 type serving struct {
 	cluster   *cluster.Cluster
-	intents   *intents.File
+	intents   *intents.File // nil if nothing is wanted of nodes
 	sources   []cluster.Source
 	api       *api.Server
 	handler   http.Handler
-	mover     *mover
+	mover     *mover // nil if no containers are moved
 	listeners []net.Listener
 	tunnels   *proxy.Tunnels
 	relays    *relay.Relays // nil if containers get the sockets of their nodes
@@ -94,12 +94,16 @@ func (e *serving) run(ctx context.Context) error {
 	server.Protocols, server.ConnContext = &protocols, api.ConnContext
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.cluster.Run(ctx, e.sources...) })
-	g.Go(func() error {
-		return e.intents.Follow(ctx, intentsEvery, e.cluster.IntentsChanged, func(err error) {
-			e.log.Warn("what is wanted of the nodes could not be read again", "error", err)
+	if e.intents != nil {
+		g.Go(func() error {
+			return e.intents.Follow(ctx, intentsEvery, e.cluster.IntentsChanged, func(err error) {
+				e.log.Warn("what is wanted of the nodes could not be read again", "error", err)
+			})
 		})
-	})
-	g.Go(func() error { return e.mover.run(ctx) })
+	}
+	if e.mover != nil {
+		g.Go(func() error { return e.mover.run(ctx) })
+	}
 	// What came through relays is given the time that other clients are given.
 	relaying, release := context.WithCancel(context.WithoutCancel(ctx))
 	defer release()
