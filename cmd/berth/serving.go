@@ -101,6 +101,7 @@ func (e *serving) run(ctx context.Context) error {
 			e.log.Warn("what is wanted of the nodes could not be read again", "error", err)
 		})
 	})
+	g.Go(func() error { return e.mover.keeper.Run(following) })
 	if e.replicated != nil {
 		g.Go(func() error { return e.replicated.run(following, e.mover.run) })
 	} else {
