@@ -10,24 +10,28 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+	"golang.org/x/sync/errgroup"
 
 	"berth/internal/api"
 	"berth/internal/cluster"
 	"berth/internal/fleet"
 	"berth/internal/move"
+	"berth/internal/rescue"
 	"berth/internal/schedule"
 )
 
-// mover moves containers, if no other manager of the same fleet and store does.
+// mover moves containers, and starts those of lost nodes elsewhere, if no other manager of the same fleet and store does.
 type mover struct {
 	*move.Mover
+	keeper  *rescue.Keeper // which every manager runs
+	rescuer *rescue.Rescuer
 	lock    string
 	cluster *cluster.Cluster
 	log     *slog.Logger
 }
 
 // newMover makes the one that moves containers. It and the API need each other, so it gets the place where the API will be.
-func (p *program) newMover(c *cluster.Cluster, id string, serve *serveOptions, log *slog.Logger, served **api.Server) (*mover, error) {
+func (p *program) newMover(c *cluster.Cluster, id string, serve *serveOptions, log *slog.Logger, served **api.Server, among *replicated) (*mover, error) {
 	store, err := p.store()
 	if err != nil {
 		return nil, err
@@ -36,8 +40,18 @@ func (p *program) newMover(c *cluster.Cluster, id string, serve *serveOptions, l
 	o.Fleet, o.Knowledge, o.Owner, o.APIMax, o.Log = c, &knowledge{served}, id, serve.apiMax, log
 	// Two managers with one store may serve different fleets.
 	fleet := sha256.Sum256([]byte(strings.Join(serve.sources, "\n")))
-	lock := filepath.Join(store.Dir(), "moves-"+hex.EncodeToString(fleet[:4])+".lock")
-	return &mover{Mover: move.New(o), lock: lock, cluster: c, log: log}, nil
+	mark := hex.EncodeToString(fleet[:4])
+	m := &mover{Mover: move.New(o), lock: filepath.Join(store.Dir(), "moves-"+mark+".lock"), cluster: c, log: log}
+	keep := rescue.DefaultKeeperOptions()
+	keep.Fleet, keep.Dir, keep.APIMax, keep.Log = c, filepath.Join(store.Dir(), "rescue-"+mark), serve.apiMax, log
+	m.keeper = rescue.NewKeeper(keep)
+	r := rescue.DefaultOptions()
+	r.Fleet, r.Knowledge, r.Keeper, r.APIMax, r.Delay, r.Log = c, &knowledge{served}, m.keeper, serve.apiMax, serve.rescheduleDelay, log
+	if among != nil {
+		r.Check = among.inOffice
+	}
+	m.rescuer = rescue.New(r)
+	return m, nil
 }
 
 // lockEvery is how often a manager looks whether the one that moves containers is gone.
@@ -59,7 +73,10 @@ func (m *mover) run(ctx context.Context) error {
 		return ctx.Err()
 	}
 	defer l.Unlock() //nolint:errcheck // the end of the process gives it up too
-	return m.Run(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.Run(ctx) })
+	g.Go(func() error { return m.rescuer.Run(ctx) })
+	return g.Wait()
 }
 
 // knowledge is what a move asks of the API.
@@ -67,6 +84,10 @@ type knowledge struct{ api **api.Server }
 
 func (k *knowledge) Requirements(ctx context.Context, name string, body []byte, along []string) (*schedule.Request, error) {
 	return (*k.api).Requirements(ctx, name, body, along)
+}
+
+func (k *knowledge) Provide(ctx context.Context, to *fleet.Node, ref, id string) (string, error) {
+	return (*k.api).Provide(ctx, to, ref, id)
 }
 
 func (k *knowledge) Carry(ctx context.Context, from, to *fleet.Node, ref, id string) (string, error) {

@@ -98,6 +98,9 @@ func (o *serveOptions) newReplicated(log *slog.Logger) (*replicated, error) {
 	return &replicated{standing: standing, leaser: leaser, tls: config, where: rawURL, log: log}, nil
 }
 
+// inOffice says whether this manager is the primary at this very moment: one that slept may be so no more, and not know it yet.
+func (r *replicated) inOffice() error { return r.standing.Check(r.standing.Term()) }
+
 // owner is a name that the managers of a fleet have in common: that of its place in the store.
 func (r *replicated) owner() string {
 	_, rest, _ := strings.Cut(r.where, "://")

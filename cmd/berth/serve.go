@@ -59,6 +59,8 @@ type serveOptions struct {
 	metricsAddr  string
 	debugSocket  string
 	replication  replication
+	// rescheduleDelay is how long a node is silent before it is lost.
+	rescheduleDelay time.Duration
 }
 
 func (p *program) serveCmd() *cobra.Command {
@@ -118,6 +120,7 @@ func (p *program) serveFlags(cmd *cobra.Command, o *serveOptions) {
 	f.StringVar(&o.socket, "socket", socketNode, "What containers get that mount /var/run/docker.sock: their node's engine (node) or the fleet")
 	f.StringVar(&o.metricsAddr, "metrics-addr", "", "Serve /metrics (prometheus), /healthz and /readyz on host:port")
 	f.StringVar(&o.debugSocket, "debug-socket", "", "Serve the same and /debug/pprof on this unix socket")
+	f.DurationVar(&o.rescheduleDelay, "reschedule-delay", defaultRescheduleDelay, "How long a node does not answer until its containers with reschedule:on-node-failure are started elsewhere")
 	o.replication.flags(f)
 	f.BoolVar(&o.noContext, "no-context", false, "Make no docker context")
 	f.BoolVar(&o.use, "use", false, "Switch the docker client to the context")
@@ -128,6 +131,9 @@ func (p *program) serveFlags(cmd *cobra.Command, o *serveOptions) {
 	f.String("container-name-refresh-filter", "", "Accepted for classic Swarm's sake")
 	_ = f.MarkHidden("container-name-refresh-filter") // it was defined one line above
 }
+
+// defaultRescheduleDelay leaves a host time to restart its engine, and a network to come back.
+const defaultRescheduleDelay = 30 * time.Second
 
 func envList(name string) []string {
 	if v := os.Getenv(name); v != "" {
@@ -149,6 +155,9 @@ func (o *serveOptions) check() error {
 	}
 	if o.heartbeat < time.Second {
 		return errors.New("--heartbeat should be at least one second")
+	}
+	if o.rescheduleDelay < 0 {
+		return errors.New("--reschedule-delay must not be negative")
 	}
 	if o.refreshMax < max(o.refreshMin, time.Second) {
 		return errors.New("--engine-refresh-max-interval must be at least a second and no less than --engine-refresh-min-interval")
@@ -279,10 +288,10 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	if among != nil {
 		owner = among.owner() // what one primary began another finishes
 	}
-	if e.mover, err = p.newMover(c, owner, o, log, &e.api); err != nil {
+	if e.mover, err = p.newMover(c, owner, o, log, &e.api, among); err != nil {
 		return err
 	}
-	options.Moves = e.mover
+	options.Moves, options.Rescues = e.mover, e.mover.rescuer
 	if err := p.offerContext(o, log); err != nil {
 		return err
 	}

@@ -105,6 +105,9 @@ func (e *serving) run(ctx context.Context) error {
 			})
 		})
 	}
+	if e.mover != nil {
+		g.Go(func() error { return e.mover.keeper.Run(following) })
+	}
 	if e.replicated != nil {
 		// The office is kept until clients have had their time; no move begins once ctx has ended.
 		g.Go(func() error {

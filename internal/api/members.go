@@ -36,6 +36,12 @@ type Moves interface {
 	Shift(ctx context.Context, container, to string) (*fleet.Node, error)
 }
 
+// Rescues is what starts the containers of lost nodes elsewhere.
+type Rescues interface {
+	// Waiting says why a container, by its ID, does not run elsewhere yet; "" if there is nothing to say.
+	Waiting(id string) string
+}
+
 // memberRoutes are Swarm mode's routes for nodes, with which the stock client steers ours.
 func memberRoutes() []route {
 	return []route{

@@ -2,12 +2,14 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"berth/internal/fleet"
 	"berth/internal/schedule"
@@ -70,6 +72,47 @@ func (s *Server) Carry(ctx context.Context, from, to *fleet.Node, ref, id string
 		return there, nil
 	}
 	return "", fmt.Errorf("image %s (%s) was brought to node %s and is not there", ref, id, to.Name)
+}
+
+// Provide makes sure that a node has the image of a container whose own node is lost, and returns the reference by which it is
+// known there: the container's own if that still means the same, else the image's ID. What no node has any more is pulled by the
+// reference, without anybody's credentials.
+func (s *Server) Provide(ctx context.Context, to *fleet.Node, ref, id string) (string, error) {
+	named, err := s.locateImage(ctx, ref)
+	old, missing := s.locateImage(ctx, id)
+	if err == nil && named.digest+named.tag != "" && (missing != nil || s.sameImage(s.sameness(ctx), old.holders[0], named.id)) {
+		switch {
+		case named.knownOn(to.ID):
+			return ref, nil
+		case named.digest == "":
+			return ref, s.bring(ctx, named, to)
+		case s.pullDigest(ctx, named, to, "", s.ownRequest(ctx, "/images/create", nil, nil)) == nil:
+			return ref, nil
+		}
+	}
+	if missing == nil {
+		return s.Carry(ctx, to, to, id, id)
+	}
+	return ref, s.pullFor(ctx, to, ref)
+}
+
+// pullFor pulls an image to one node for nobody in particular.
+func (s *Server) pullFor(ctx context.Context, n *fleet.Node, ref string) error {
+	name, tag := splitTag(ref)
+	if at := strings.LastIndex(ref, "@"); at >= 0 {
+		name, tag = ref[:at], ref[at+1:]
+	}
+	r := s.ownRequest(ctx, "/images/create", nil, nil)
+	res, err := s.open(ctx, n, http.MethodPost, r.version, "/images/create", url.Values{"fromImage": {name}, "tag": {cmp.Or(tag, "latest")}}, nil, nil)
+	if err == nil {
+		err = readMessages(res, nil)
+		res.Body.Close() //nolint:errcheck // all of it was read
+	}
+	if err != nil {
+		return fmt.Errorf("no node has image %s, and it cannot be pulled: %w", ref, err)
+	}
+	s.imagesChanged(r, n, ref)
+	return nil
 }
 
 // idOn is the ID that the image has on a node; "" if it is not there.

@@ -82,6 +82,8 @@ type Options struct {
 	Members Members
 	// Moves takes containers from node to node; nil if nothing does.
 	Moves Moves
+	// Rescues starts the containers of lost nodes elsewhere; nil if nothing does.
+	Rescues Rescues
 }
 
 // Server is the endpoint's http.Handler.

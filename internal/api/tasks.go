@@ -39,6 +39,9 @@ func listTasks(s *Server, w http.ResponseWriter, r *request) error {
 			if note, ok := notes[c.ID]; ok {
 				t.Status.Err = note
 			}
+			if note := s.rescueNote(c); note != "" {
+				t.Status.Err += "; " + note
+			}
 			if f.any("id", func(v string) bool { return strings.HasPrefix(t.ID, v) }) &&
 				f.any("name", func(v string) bool { return strings.HasPrefix(c.Name, v) }) && f.any("service", func(v string) bool { return v == c.Name }) &&
 				f.equal("desired-state", string(t.DesiredState)) && f.labels("label", c.Labels.Lookup) {
@@ -65,6 +68,17 @@ func (s *Server) moveNotes(n *fleet.Node) map[string]string {
 		notes[x.ID] = strings.TrimSpace("moves: " + x.Step + " " + x.To)
 	}
 	return notes
+}
+
+// rescueNote says why a container of a lost node does not run elsewhere yet.
+func (s *Server) rescueNote(c *fleet.Container) string {
+	if s.o.Rescues == nil || c.Reschedule == fleet.RescheduleOff {
+		return ""
+	}
+	if why := s.o.Rescues.Waiting(c.ID); why != "" {
+		return "not rescheduled: " + why
+	}
+	return ""
 }
 
 func (s *Server) task(m member, c *fleet.Container) swarm.Task {

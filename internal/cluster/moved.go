@@ -10,7 +10,8 @@ import (
 
 // Of a container that moves there are two for a while: the one that goes, and the one that takes its place on another node.
 // The second is not shown until it has the first's name, and the first from that moment on; both in one step, so that nobody
-// ever sees two, or none.
+// ever sees two, or none. Of one whose node was lost the first is there again when the node is, and is hidden until it was stopped
+// and renamed.
 
 // hideMoved takes away what waits for its turn and what has had it. The caller holds pub.
 func (c *Cluster) hideMoved(n *fleet.Node) *fleet.Node {
@@ -19,7 +20,8 @@ func (c *Cluster) hideMoved(n *fleet.Node) *fleet.Node {
 			return true
 		}
 		by, ok := c.replaced[x.ID]
-		return ok && by != n.ID
+		_, aside := fleet.Stale(x.Name, x.ID)
+		return ok && by != n.ID && !aside
 	}
 	if !slices.ContainsFunc(n.Containers, hidden) {
 		return n
@@ -33,8 +35,15 @@ func (c *Cluster) hideMoved(n *fleet.Node) *fleet.Node {
 func (c *Cluster) replace(s *fleet.Snapshot, n *fleet.Node) *fleet.Snapshot {
 	var now []string
 	for _, x := range n.Containers {
-		if x.Moved != nil && !x.Waiting() {
-			now = append(now, x.Moved.From)
+		if x.Moved == nil && x.Rescued == nil || x.Waiting() {
+			continue
+		}
+		_, replaced := c.replaced[x.ID]
+		for _, id := range predecessors(x) {
+			// One that was itself replaced has the last word only if nobody else has one.
+			if _, said := c.replaced[id]; !replaced || !said || c.replaced[id] == n.ID {
+				now = append(now, id)
+			}
 		}
 	}
 	for id, by := range c.replaced {
@@ -53,6 +62,17 @@ func (c *Cluster) replace(s *fleet.Snapshot, n *fleet.Node) *fleet.Snapshot {
 		}
 	}
 	return s
+}
+
+// predecessors are the IDs of the containers whose place one has taken.
+func predecessors(x *fleet.Container) (ids []string) {
+	if x.Moved != nil {
+		ids = append(ids, x.Moved.From)
+	}
+	if x.Rescued != nil {
+		ids = append(ids, x.Rescued.From...)
+	}
+	return ids
 }
 
 // showAgain has the engines say once more what they have, since something is hidden no longer. They publish under the lock

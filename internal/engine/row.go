@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,6 +29,7 @@ func parseRow(raw []byte, node string) (*fleet.Container, error) {
 	if err != nil {
 		return nil, fmt.Errorf("container list: %w", err)
 	}
+	strip(fields)
 	c := new(fleet.Container)
 	row := make([]byte, 0, rowSize(raw, fields, node))
 	row = append(row, '{')
@@ -61,7 +63,7 @@ func parseRow(raw []byte, node string) (*fleet.Container, error) {
 	}
 	c.Head, c.Tail = row[:cut:cut], row[cut:]
 	_, c.Relay = c.Labels.Lookup(fleet.LabelRelay)
-	c.Moved = fleet.ParseMove(c.Labels)
+	c.Moved, c.Rescued, c.Reschedule = fleet.ParseMove(c.Labels), fleet.ParseRescue(c.Labels), fleet.ParseReschedule(c.Labels)
 	c.ExitCode, c.Health = statusParts(c.Status)
 	return c, nil
 }
@@ -86,6 +88,20 @@ func rowFields(raw []byte) ([]rowField, error) {
 }
 
 var noneOf, nothing, emptyText = []byte("[]"), []byte("{}"), []byte(`""`)
+
+// strip takes the labels off a container that was set aside: it is kept for its data, and whoever looks for containers by their
+// labels, as Compose does, must not take it for one of those.
+func strip(fields []rowField) {
+	at := func(key string) int { return slices.IndexFunc(fields, func(f rowField) bool { return f.key == key }) }
+	names, id, labels := at("Names"), at("Id"), at("Labels")
+	if id < 0 || !bytes.Contains(fields[names].value, []byte("-stale-")) { // the other two are always there
+		return
+	}
+	name, _, err := splitNames(fields[names].value, math.MaxInt)
+	if was, is := fleet.Stale(name, rawjson.View(fields[id].value)); is && err == nil {
+		fields[labels].value = rawjson.Encode(map[string]string{fleet.LabelStale: was})
+	}
+}
 
 // rowSize is how many bytes our row has, as a rule exactly, so that none are kept for nothing.
 func rowSize(raw []byte, fields []rowField, node string) int {

@@ -44,7 +44,9 @@ const (
 	LabelWhitelists  = "com.docker.swarm.whitelists"
 	LabelReschedule  = "com.docker.swarm.reschedule-policies"
 	LabelProject     = "com.docker.compose.project"
-	LabelMoved       = "berth.moved" // on a container that took another's place: a Move, as JSON
+	LabelMoved       = "berth.moved"   // on a container that took another's place: a Move, as JSON
+	LabelRescued     = "berth.rescued" // on one that took a place because a node was lost: a Rescue, as JSON
+	LabelStale       = "berth.stale"   // synthetic, in the place of all labels of one that was set aside: the name that it had
 )
 
 // Node is one engine as it was last seen.
@@ -128,8 +130,12 @@ type Container struct {
 	Inspected bool
 	// Relay: it carries the fleet's socket, and is no load.
 	Relay bool
+	// Reschedule: what is to be done when its node is lost.
+	Reschedule Reschedule
 	// Moved: it takes the place of a container on another node; nil for all others.
 	Moved *Move
+	// Rescued: it took the place of containers whose nodes were lost; nil for all others.
+	Rescued *Rescue
 	// Promised: an engine has just made it, and what is known is what was asked for. Its row has not been read yet.
 	Promised  bool
 	Memory    int64  // bytes; 0 no limit

@@ -58,4 +58,6 @@ func (m Move) Label() string {
 }
 
 // Waiting tells whether the container has not taken the other's place yet. It is not shown then.
-func (c *Container) Waiting() bool { return c.Moved != nil && strings.HasPrefix(c.Name, MovingPrefix) }
+func (c *Container) Waiting() bool {
+	return c.Moved != nil && strings.HasPrefix(c.Name, MovingPrefix) || c.Rescued != nil && strings.HasPrefix(c.Name, RescuingPrefix)
+}

@@ -39,6 +39,8 @@ type Facts struct {
 	names     atomic.Pointer[string]
 
 	exposed []Port // by containers on the host's network
+	guarded []*Container
+	rescued []*Container
 
 	// What the lists were made from.
 	ofLabels     map[string]string
@@ -74,6 +76,7 @@ func newFacts(n *Node, sum Sum, old *Facts) *Facts {
 		ofLabels: n.Labels, ofContainers: n.Containers, ofImages: n.Images,
 	}
 	f.addPorts(n.Containers)
+	f.guarded, f.rescued = watched(n.Containers)
 	if old != nil && maps.Equal(old.ofLabels, n.Labels) {
 		f.labels = old.labels
 	} else {
@@ -104,6 +107,25 @@ func relaysOf(cs []*Container) (all, running int32) {
 	}
 	return all, running
 }
+
+// watched finds those that matter when a node is lost: most nodes have none.
+func watched(cs []*Container) (guarded, rescued []*Container) {
+	for _, c := range cs {
+		if c.Reschedule != RescheduleOff && !c.Relay {
+			guarded = append(guarded, c)
+		}
+		if c.Rescued != nil {
+			rescued = append(rescued, c)
+		}
+	}
+	return guarded, rescued
+}
+
+// Guarded are the node's containers that have a reschedule policy. The slice must not be changed.
+func (f *Facts) Guarded() []*Container { return f.guarded }
+
+// Rescued are those that took the place of containers of lost nodes. The slice must not be changed.
+func (f *Facts) Rescued() []*Container { return f.rescued }
 
 func same[T any](a, b []T) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])

@@ -16,6 +16,8 @@ func reasons(n *fleet.Node, c *container, volumes []volume, withVolumes bool) []
 		}
 	}
 	h := c.HostConfig
+	was, aside := fleet.Stale(c.Name, c.ID)
+	add(aside, "it was set aside when another took the place of "+was)
 	add(c.State.Paused, "it is paused, and what it has in memory would be lost")
 	add(h.AutoRemove, "it is removed when it stops (--rm)")
 	for _, d := range h.Devices {

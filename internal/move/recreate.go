@@ -37,6 +37,15 @@ func Recreate(ctx context.Context, engines Engines, inspection []byte, to *fleet
 	return caller{engines, o.API}.recreate(ctx, c, to, o)
 }
 
+// Body is that of the create which makes the container that was inspected, as Recreate would.
+func Body(inspection []byte) ([]byte, error) {
+	c, err := parse(inspection)
+	if err != nil {
+		return nil, err
+	}
+	return c.body(Recreation{})
+}
+
 func (e caller) recreate(ctx context.Context, c *container, to *fleet.Node, o Recreation) (id string, err error) {
 	if o.Name == "" {
 		o.Name = c.Name

@@ -111,8 +111,8 @@ func (m *Mover) resume(ctx context.Context, whole []*fleet.Node, l leftover) err
 	}
 	waiting := strings.HasPrefix(fresh.Name, fleet.MovingPrefix)
 	switch {
-	case waiting && gone:
-		// The old one was removed by somebody: so it goes with the new one, too.
+	case waiting && (gone || rescued(whole, move.From)):
+		// The old one was removed by somebody, or has another in its place since its node was lost: so it goes with the new one, too.
 		return m.discard(ctx, from, l.node, fresh)
 	case waiting:
 		return m.undo(ctx, from, old, l.node, fresh, move)
@@ -127,6 +127,18 @@ func (m *Mover) resume(ctx context.Context, whole []*fleet.Node, l leftover) err
 		return m.undo(ctx, from, old, l.node, fresh, move)
 	}
 	return m.finish(ctx, from, old, l.node, fresh, move)
+}
+
+// rescued tells whether a container has the place of another whose node was lost.
+func rescued(whole []*fleet.Node, id string) bool {
+	for _, n := range whole {
+		for _, c := range n.Facts().Rescued() {
+			if !c.Waiting() && slices.Contains(c.Rescued.From, id) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // undo has the old container be what it was, and removes the new one, which never ran.

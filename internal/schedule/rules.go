@@ -13,7 +13,7 @@ import (
 // Rules are the expressions that a container's environment and labels carry.
 type Rules struct {
 	Constraints, Affinities, Whitelists []Expr
-	// Reschedule is off or on-node-failure; "" if nothing was said.
+	// Reschedule is off, on-node-failure or restart-empty, which is more than that; "" if nothing was said.
 	Reschedule string
 }
 
@@ -141,12 +141,15 @@ func (r *Rules) addReschedule(texts []string) ([]string, error) {
 	switch {
 	case len(texts) == 0:
 		return nil, nil
-	case len(texts) > 1:
+	case len(texts) > 1 && slices.Contains(texts, fleet.PolicyOff):
 		return nil, &RuleError{reschedule, strings.Join(texts, " "), problem("too many reschedule policies")}
-	case texts[0] != "off" && texts[0] != "on-node-failure":
-		return nil, &RuleError{reschedule, texts[0], problem(fmt.Sprintf("invalid reschedule policy: %.200s", texts[0]))}
 	}
-	r.Reschedule = texts[0]
+	for _, text := range texts {
+		if text != fleet.PolicyOff && text != fleet.PolicyOnFailure && text != fleet.PolicyRestartEmpty {
+			return nil, &RuleError{reschedule, text, problem(fmt.Sprintf("invalid reschedule policy: %.200s", text))}
+		}
+	}
+	r.Reschedule = texts[len(texts)-1] // restart-empty is the last in order
 	return texts, nil
 }
 

@@ -86,6 +86,7 @@ func TestParseRulesErrors(t *testing.T) {
 		"affinity":            {"affinity:x", nil, `error from affinity filter: "x": One of operator ==, != is expected`},
 		"whitelist":           {"whitelist:x", nil, `error from whitelist filter: "x": One of operator ==, != is expected`},
 		"policy":              {"reschedule:always", nil, "invalid reschedule policy: always"},
+		"off and on":          {"reschedule:off", map[string]string{fleet.LabelReschedule: `["restart-empty"]`}, "too many reschedule policies"},
 		"policies":            {"reschedule:off", map[string]string{fleet.LabelReschedule: `["on-node-failure"]`}, "too many reschedule policies"},
 		"label is no list":    {"", map[string]string{fleet.LabelAffinities: "x==y"}, `error from affinity filter: "x==y": the label must hold a JSON list of strings: invalid character 'x' looking for beginning of value`},
 		"expression in label": {"", map[string]string{fleet.LabelConstraints: `["x"]`}, `error from constraint filter: "x": One of operator ==, != is expected`},
