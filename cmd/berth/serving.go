@@ -72,16 +72,23 @@ func (o *serveOptions) watchers(ctx context.Context, mux *http.ServeMux) (all []
 // intentsEvery is how often other managers' changes to the intents are looked for.
 const intentsEvery = time.Second
 
-// catchUpLimit is how long a new primary may be kept waiting by a store that just gave it the lease.
-const catchUpLimit = 2 * time.Second
+// catchUpLimit is how long a new primary may be kept waiting for that. The store has just given it the lease; but another connection to
+// one that was away may take two seconds longer.
+const catchUpLimit, catchUpRetry = 3 * time.Second, 100 * time.Millisecond
 
 // catchUp has a new primary begin with what is wanted of the nodes now, and not with what it saw a moment ago.
 func (e *serving) catchUp(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, catchUpLimit)
 	defer cancel()
-	if err := e.intents.Refresh(ctx); err != nil {
-		e.log.Warn("the primary begins with what it last knew is wanted of the nodes", "error", err)
-		return
+	err := e.intents.Refresh(ctx)
+	for err != nil {
+		select {
+		case <-time.After(catchUpRetry):
+			err = e.intents.Refresh(ctx)
+		case <-ctx.Done():
+			e.log.Warn("the primary begins with what it last knew is wanted of the nodes", "error", err)
+			return
+		}
 	}
 	e.cluster.IntentsChanged()
 }

@@ -105,16 +105,17 @@ func (k *Keeper) load(ctx context.Context) (d document, version string, err erro
 		if data, version, err = k.shelf.Load(ctx); err != nil {
 			return d, "", k.failure(err)
 		}
-		if version == "" {
-			filled, err := k.fill(ctx)
-			if err != nil {
+		if version != "" {
+			if d, err = parse(k.name, data); err != nil {
 				return d, "", err
 			}
-			if filled {
-				continue
-			}
-		} else if d, err = parse(k.name, data); err != nil {
+		}
+		again, err := k.restore(ctx, d.Nodes, version)
+		if err != nil {
 			return d, "", err
+		}
+		if again {
+			continue
 		}
 		k.heard = true
 		k.publish(d, data)
@@ -122,27 +123,40 @@ func (k *Keeper) load(ctx context.Context) (d document, version string, err erro
 	}
 }
 
-// fill gives a store that holds nothing what this manager has known so far: it is new, or has lost its memory. It says whether there
-// may be a document now, this manager's or another's.
-func (k *Keeper) fill(ctx context.Context) (bool, error) {
-	nodes, why := k.All(), "the store has lost what is wanted of the nodes: it was given what this manager knew"
+// restore gives a store what this manager knows better. Versions only count up: a store with older ones than we have heard from it, or
+// with none, has lost its memory, or got back an old one from a manager that was late itself. One that we hear for the first time, and that
+// holds nothing, gets what this manager knew before it was one of several. restore says whether the document is another now.
+func (k *Keeper) restore(ctx context.Context, nodes map[string]fleet.Intent, version string) (bool, error) {
+	ours, why := k.All(), "the store has lost what is wanted of nodes: it was given what this manager knew"
 	if !k.heard {
-		nodes, why = k.seed, "what was wanted of the nodes in this manager's file was taken over into the store"
+		ours, why = nil, "what was wanted of nodes in this manager's file was taken over into the store"
+		if version == "" {
+			ours = k.seed
+		}
 	}
-	if !k.shared || len(nodes) == 0 {
+	better := map[string]fleet.Intent{}
+	for id, i := range ours {
+		if k.shared && i.Version > nodes[id].Version {
+			better[id] = i
+		}
+	}
+	if len(better) == 0 {
 		return false, nil
 	}
-	data, err := k.encode(document{Nodes: nodes, Change: rand.Text()})
+	all := map[string]fleet.Intent{}
+	maps.Copy(all, nodes)
+	maps.Copy(all, better)
+	data, err := k.encode(document{Nodes: all, Change: rand.Text()})
 	if err != nil {
 		return false, err
 	}
-	switch err := k.shelf.Save(ctx, data, ""); {
+	switch err := k.shelf.Save(ctx, data, version); {
 	case errors.Is(err, ErrConflict):
 		return true, nil
 	case err != nil:
 		return false, k.failure(err)
 	}
-	k.log.Warn(why, "nodes", len(nodes))
+	k.log.Warn(why, "nodes", len(better))
 	return true, nil
 }
 

@@ -208,9 +208,36 @@ func TestAnEmptyStoreGetsWhatWasInTheFile(t *testing.T) {
 	s.data, s.version = nil, 0 // it is lost
 	put(t, two, "b", 0)
 	wantVersions(t, two, map[string]uint64{"a": 5, "b": 1})
-	if !strings.Contains(log.String(), "the store has lost") {
+	if !strings.Contains(log.String(), "the store has lost what") {
 		t.Errorf("log: %s", log)
 	}
+}
+
+// A store that lost its memory may be given an old one by the first manager that comes back to it; who knows better says so.
+func TestTheNewestIsPutBack(t *testing.T) {
+	s := &store{}
+	late, _ := share(s, nil)
+	put(t, late, "a", 0)
+	put(t, late, "b", 0)
+	k, log := share(s, nil)
+	put(t, k, "a", 1)
+	s.data = nil
+	put(t, late, "b", 1)
+	wantVersions(t, late, map[string]uint64{"a": 1, "b": 2})
+	if err := k.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantVersions(t, k, map[string]uint64{"a": 2, "b": 2})
+	if !strings.Contains(log.String(), "nodes=1") {
+		t.Errorf("log: %s", log)
+	}
+	s.data = nil
+	put(t, late, "b", 2)
+	wantVersions(t, late, map[string]uint64{"a": 1, "b": 3})
+	if _, err := k.Put(t.Context(), "b", 2, drain); err == nil {
+		t.Error("an update from an older version was taken")
+	}
+	wantVersions(t, k, map[string]uint64{"a": 2, "b": 3})
 }
 
 // A document that cannot be read, such as a later berth's, is never written over.
