@@ -33,12 +33,13 @@ var arrows = map[string][]string{
 	"term":          {},
 	"machine":       {"cert"},
 
-	"discovery/etcd":          {"discovery", "election"},
-	"discovery/zk":            {"discovery", "election"},
-	"discovery/consul":        {"discovery", "election"},
+	"discovery/etcd":          {"discovery", "election", "intents"},
+	"discovery/zk":            {"discovery", "election", "intents"},
+	"discovery/consul":        {"discovery", "election", "intents"},
 	"discovery/gossip":        {"discovery"},
 	"discovery/discoverytest": {"discovery"},
 	"election/electiontest":   {"election"},
+	"intents/intentstest":     {"fleet", "intents"},
 
 	"driver/local":      {"machine", "cert"},
 	"driver/none":       {"machine"},
@@ -59,11 +60,12 @@ var arrows = map[string][]string{
 // testArrows are additional arrows allowed in _test.go files.
 var testArrows = map[string][]string{
 	"discovery":        {"membership"},
-	"discovery/etcd":   {"cert", "discovery/discoverytest", "election/electiontest"},
-	"discovery/zk":     {"discovery/discoverytest", "election/electiontest"},
-	"discovery/consul": {"discovery/discoverytest", "election/electiontest"},
+	"discovery/etcd":   {"cert", "discovery/discoverytest", "election/electiontest", "intents/intentstest"},
+	"discovery/zk":     {"discovery/discoverytest", "election/electiontest", "intents/intentstest"},
+	"discovery/consul": {"discovery/discoverytest", "election/electiontest", "intents/intentstest"},
 	"discovery/gossip": {"discovery/discoverytest"},
 	"engine":           {"dockertest"},
+	"intents":          {"intents/intentstest"},
 	"cluster":          {"dockertest", "intents"},
 	"api":              {"dockertest", "cluster", "engine", "intents", "proxy", "tracing"},
 	"move":             {"api", "cluster", "dockertest", "engine", "intents", "proxy"},

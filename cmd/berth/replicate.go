@@ -24,6 +24,7 @@ import (
 	"berth/internal/discovery/etcd"
 	"berth/internal/discovery/zk"
 	"berth/internal/election"
+	"berth/internal/intents"
 	"berth/internal/proxy"
 	"berth/internal/replica"
 )
@@ -67,11 +68,17 @@ var leasers = map[string]func(rawURL string, o discovery.Options, addr string, t
 	"consul": consul.NewLeaser, "etcd": etcd.NewLeaser, "zk": zk.NewLeaser,
 }
 
+// shelves are the same stores as the place of what is wanted of nodes.
+var shelves = map[string]func(rawURL string, o discovery.Options) (intents.Shelf, error){
+	"consul": consul.NewShelf, "etcd": etcd.NewShelf, "zk": zk.NewShelf,
+}
+
 // replicated is what a manager among several is made of.
 type replicated struct {
 	standing *replica.Standing
 	handler  *replica.Handler
 	leaser   election.Leaser
+	shelf    intents.Shelf
 	tls      *tls.Config // towards other managers; nil for plain connections
 	where    string
 	log      *slog.Logger
@@ -82,8 +89,9 @@ func (o *serveOptions) newReplicated(log *slog.Logger) (*replicated, error) {
 	rawURL, d := o.where(), discoveryOptions(o.discovery)
 	d.Warn = func(err error) { log.Warn("election", "error", err) }
 	scheme, _, _ := strings.Cut(rawURL, "://")
-	lease := leasers[strings.ToLower(scheme)]
-	if lease == nil {
+	scheme = strings.ToLower(scheme)
+	lease, shelve := leasers[scheme], shelves[scheme]
+	if lease == nil || shelve == nil {
 		return nil, errors.New("--replication: leader election is only supported with consul, etcd and zk discovery")
 	}
 	config, err := o.tls.peers()
@@ -95,7 +103,11 @@ func (o *serveOptions) newReplicated(log *slog.Logger) (*replicated, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &replicated{standing: standing, leaser: leaser, tls: config, where: rawURL, log: log}, nil
+	shelf, err := shelve(rawURL, d)
+	if err != nil {
+		return nil, err
+	}
+	return &replicated{standing: standing, leaser: leaser, shelf: shelf, tls: config, where: rawURL, log: log}, nil
 }
 
 // inOffice says whether this manager is the primary at this very moment: one that slept may be so no more, and not know it yet.
@@ -144,8 +156,8 @@ func dialManager(ctx context.Context, addr string, config *tls.Config, http2 boo
 	return c, nil
 }
 
-// run campaigns until ctx ends, and works while this manager is the primary.
-func (r *replicated) run(ctx context.Context, work func(context.Context) error) error {
+// run campaigns until ctx ends, and works while this manager is the primary. begin is called before it acts as one.
+func (r *replicated) run(ctx context.Context, begin func(context.Context), work func(context.Context) error) error {
 	defer r.handler.Close()
 	defer r.leaser.Close() //nolint:errcheck // nothing is lost with it
 	return election.Run(ctx, r.leaser, election.Options{
@@ -170,6 +182,7 @@ func (r *replicated) run(ctx context.Context, work func(context.Context) error) 
 			r.log.Info("election: the store answers again")
 		},
 	}, func(ctx context.Context, t *election.Tenure) error {
+		begin(ctx)
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return r.standing.Serve(ctx, t) })
 		g.Go(func() error { return work(ctx) })

@@ -247,11 +247,12 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 		if among, err = o.newReplicated(log); err != nil {
 			return err
 		}
+		defer among.shelf.Close() //nolint:errcheck // nothing is lost with it
 	}
 	release, _ := buildVersion()
 	tunnels := new(proxy.Tunnels)
 	counts := metrics.New(release, tunnels.Len)
-	wanted, err := p.intents()
+	wanted, err := p.intents(ctx, among, log)
 	if err != nil {
 		return err
 	}
@@ -363,13 +364,20 @@ func defaultSocket() string {
 	return "/run/berth/docker.sock"
 }
 
-// intents are what is wanted of nodes, kept in the store.
-func (p *program) intents() (*intents.File, error) {
+// intents are what is wanted of nodes: in the machine store, or where several managers share it. What such a manager knew when it was
+// alone goes there, if nothing is there yet.
+func (p *program) intents(ctx context.Context, among *replicated, log *slog.Logger) (*intents.Keeper, error) {
 	store, err := p.store()
 	if err != nil {
 		return nil, err
 	}
-	return intents.Open(filepath.Join(store.Dir(), "intents.json"))
+	alone, err := intents.Open(filepath.Join(store.Dir(), "intents.json"))
+	if err != nil || among == nil {
+		return alone, err
+	}
+	shared := intents.Share(among.shelf, intents.Sharing{Seed: alone.All(), Log: log})
+	_ = shared.Refresh(ctx) // Follow tells that it failed, and when it does not any more
+	return shared, nil
 }
 
 // endpointID is docker info's ID: made once and kept in the store.

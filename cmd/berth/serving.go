@@ -25,7 +25,7 @@ import (
 // serving is all that runs while a fleet is served.
 type serving struct {
 	cluster   *cluster.Cluster
-	intents   *intents.File // nil if nothing is wanted of nodes
+	intents   *intents.Keeper // nil if nothing is wanted of nodes
 	sources   []cluster.Source
 	api       *api.Server
 	handler   http.Handler
@@ -70,7 +70,37 @@ func (o *serveOptions) watchers(ctx context.Context, mux *http.ServeMux) (all []
 }
 
 // intentsEvery is how often other managers' changes to the intents are looked for.
-const intentsEvery = 2 * time.Second
+const intentsEvery = time.Second
+
+// catchUpLimit is how long a new primary may be kept waiting for that. The store has just given it the lease; but another connection to
+// one that was away may take two seconds longer.
+const catchUpLimit, catchUpRetry = 3 * time.Second, 100 * time.Millisecond
+
+// catchUp has a new primary begin with what is wanted of the nodes now, and not with what it saw a moment ago.
+func (e *serving) catchUp(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, catchUpLimit)
+	defer cancel()
+	err := e.intents.Refresh(ctx)
+	for err != nil {
+		select {
+		case <-time.After(catchUpRetry):
+			err = e.intents.Refresh(ctx)
+		case <-ctx.Done():
+			e.log.Warn("the primary begins with what it last knew is wanted of the nodes", "error", err)
+			return
+		}
+	}
+	e.cluster.IntentsChanged()
+}
+
+// sayIntents tells that the intents cannot be read, and once they can.
+func (e *serving) sayIntents(err error) {
+	if err != nil {
+		e.log.Warn("what is wanted of the nodes could not be read again: what was known last holds", "error", err)
+		return
+	}
+	e.log.Info("what is wanted of the nodes can be read again")
+}
 
 // profiles adds Go's to what others may see too.
 func profiles(mux *http.ServeMux) *http.ServeMux {
@@ -100,9 +130,7 @@ func (e *serving) run(ctx context.Context) error {
 	g.Go(func() error { return e.cluster.Run(following, e.sources...) })
 	if e.intents != nil {
 		g.Go(func() error {
-			return e.intents.Follow(ctx, intentsEvery, e.cluster.IntentsChanged, func(err error) {
-				e.log.Warn("what is wanted of the nodes could not be read again", "error", err)
-			})
+			return e.intents.Follow(ctx, intentsEvery, e.cluster.IntentsChanged, e.sayIntents)
 		})
 	}
 	if e.mover != nil {
@@ -111,7 +139,7 @@ func (e *serving) run(ctx context.Context) error {
 	if e.replicated != nil {
 		// The office is kept until clients have had their time; no move begins once ctx has ended.
 		g.Go(func() error {
-			return e.replicated.run(following, func(office context.Context) error { return e.move(ctx, office) })
+			return e.replicated.run(following, e.catchUp, func(office context.Context) error { return e.move(ctx, office) })
 		})
 	} else {
 		g.Go(func() error { return e.move(ctx, ctx) })

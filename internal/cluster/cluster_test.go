@@ -65,7 +65,7 @@ func timing() engine.Timing {
 type rig struct {
 	*Cluster
 	source  *static
-	intents *intents.File
+	intents *intents.Keeper
 	daemons []*dockertest.Daemon
 }
 

@@ -98,11 +98,12 @@ func (c *Cluster) leaveOut(ctx context.Context, want map[string]engine.Endpoint,
 		if !all || !c.leftOut[i.Addr] {
 			continue
 		}
-		delete(c.leftOut, i.Addr)
 		_, err := c.o.Intents.Put(ctx, id, i.Version, func(fleet.Intent) fleet.Intent { return fleet.Intent{} })
-		if err != nil {
+		if err != nil && c.o.Intents.All()[id].Removed { // else another manager was faster
 			c.o.Log.Warn("the removal of a node that is gone could not be forgotten", "node", i.Name, "error", err)
+			continue // the next change of members tries again
 		}
+		delete(c.leftOut, i.Addr)
 	}
 }
 

@@ -18,14 +18,14 @@ type Place struct {
 	Scheme    string
 	Endpoints []string // host:port
 	// Nodes is where members stand, each under its address: PREFIX/docker/swarm/nodes, without a slash at its ends. Leader is the
-	// key of the primary's lease.
-	Nodes, Leader string
-	TLS           *tls.Config // nil without
-	User          string
-	Password      string
-	Token         string
-	Heartbeat     time.Duration
-	Opts          map[string]string
+	// key of the primary's lease, Intents that of what the operator wants of nodes.
+	Nodes, Leader, Intents string
+	TLS                    *tls.Config // nil without
+	User                   string
+	Password               string
+	Token                  string
+	Heartbeat              time.Duration
+	Opts                   map[string]string
 }
 
 // The options that all stores have. Secrets are read from files: arguments are for all to see.
@@ -45,6 +45,7 @@ var storeOpts = []string{optPath, optTTL, optCA, optCert, optKey, optUser, optPa
 const (
 	defaultPath = "docker/swarm/nodes"
 	leaderPath  = "docker/swarm/leader"
+	intentsPath = "docker/swarm/berth/intents"
 )
 
 // ParsePlace reads the URL of a store. port is the one of endpoints that name none.
@@ -82,6 +83,7 @@ func ParsePlace(rawURL, port string, o Options) (Place, error) {
 	}
 	p.Nodes = strings.Trim(path.Join("/", prefix, under), "/")
 	p.Leader = strings.Trim(path.Join("/", prefix, leaderPath), "/")
+	p.Intents = strings.Trim(path.Join("/", prefix, intentsPath), "/")
 	return p, p.secrets(o.Opts)
 }
 

@@ -11,11 +11,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
 
 	"berth/internal/fleet"
 )
 
-func open(t *testing.T, path string) *File {
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func open(t *testing.T, path string) *Keeper {
 	t.Helper()
 	f, err := Open(path)
 	if err != nil {
@@ -65,7 +68,7 @@ func TestAnUpdateFromAnOldStateIsRefused(t *testing.T) {
 	}
 }
 
-// Two managers of one store are two Files on one path.
+// Two managers of one machine store are two Keepers of one file.
 func TestManagersOnOneFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "i")
 	one, two := open(t, path), open(t, path)
@@ -87,7 +90,7 @@ func TestManagersOnOneFile(t *testing.T) {
 		t.Errorf("Follow ended with %v", err)
 	}
 	var wg sync.WaitGroup
-	for _, f := range []*File{one, two} {
+	for _, f := range []*Keeper{one, two} {
 		wg.Go(func() {
 			for range 20 {
 				for {

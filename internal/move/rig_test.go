@@ -59,7 +59,7 @@ type manager struct {
 	server *httptest.Server
 	mover  *Mover
 	calls  *mortal
-	kept   *intents.File
+	kept   *intents.Keeper
 	stop   func()
 }
 

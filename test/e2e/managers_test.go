@@ -332,6 +332,45 @@ func TestManagersUnderFaults(t *testing.T) {
 	l.check(t)
 }
 
+// What is wanted of nodes is wanted of them whoever is the primary.
+func TestIntentsOutliveThePrimary(t *testing.T) {
+	w := fleet(t)
+	g := newTeam(t, w)
+	eventually(t, 10*time.Second, "there is a primary", func() bool { return g.primary(t) != nil })
+	was := g.primary(t)
+	at := func(m *teamManager, args ...string) *exec.Cmd {
+		return w.command("docker", append([]string{"-H", "tcp://" + m.addr}, args...)...)
+	}
+	var replica *teamManager
+	for _, m := range g.managers {
+		if m != was {
+			replica = m
+		}
+	}
+	must(t, at(replica, "node", "update", "--availability", "pause", "--label-add", "rack=7", "host2"))
+	wanted := func(m *teamManager) string {
+		return must(t, at(m, "node", "inspect", "--format", "{{.Spec.Availability}} {{.Spec.Labels.rack}}", "host2"))
+	}
+	same(t, "at the replica that was asked", wanted(replica), "pause 7")
+	same(t, "at the primary", wanted(was), "pause 7")
+	for _, m := range g.managers {
+		eventually(t, 3*time.Second, m.name+" shows it", func() bool { return wanted(m) == "pause 7" })
+	}
+	t.Logf("kill -9 %s", was.name)
+	was.kill()
+	eventually(t, replicationTTL+2*time.Second, "there is another primary", func() bool { return g.primary(t) != nil })
+	now := g.primary(t)
+	contains(t, "node ls at the new primary", must(t, at(now, "node", "ls", "--filter", "name=host2")), "host2", "Pause")
+	contains(t, "a create for the paused node", fails(t, at(now, "create", "-e", "constraint:rack==7", "busybox")), "1 paused")
+	g.start(t, was)
+	eventually(t, 20*time.Second, "the one that was killed knows it", func() bool {
+		out, err := at(was, "node", "ls", "--filter", "name=host2").CombinedOutput()
+		return err == nil && strings.Contains(string(out), "Pause")
+	})
+	must(t, at(was, "node", "update", "--availability", "active", "host2"))
+	eventually(t, 3*time.Second, now.name+" lets the node take containers", func() bool { return wanted(now) == "active 7" })
+}
+
 // killPrimary kills the primary and starts it again.
 func killPrimary(t *testing.T, g *team) {
 	m := g.primary(t)

@@ -17,6 +17,8 @@ import (
 	"berth/internal/discovery/discoverytest"
 	"berth/internal/election"
 	"berth/internal/election/electiontest"
+	"berth/internal/intents"
+	"berth/internal/intents/intentstest"
 )
 
 func TestMain(m *testing.M) {
@@ -97,6 +99,26 @@ func TestLeaser(t *testing.T) {
 			defer f.mu.Unlock()
 			f.kill(place + "/docker/swarm/leader")
 		},
+	})
+}
+
+func TestShelf(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	intentstest.Run(t, intentstest.Server{
+		New: func(t *testing.T, place string) intents.Shelf {
+			shelf, err := NewShelf("consul://"+free(t)+","+f.addr+"/"+place, discovery.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return shelf
+		},
+		Wipe: func(_ *testing.T, place string) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.kill(place + "/docker/swarm/berth/intents")
+		},
+		Stop: f.stop, Start: f.start,
 	})
 }
 

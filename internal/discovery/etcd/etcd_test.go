@@ -22,6 +22,8 @@ import (
 	"berth/internal/discovery/discoverytest"
 	"berth/internal/election"
 	"berth/internal/election/electiontest"
+	"berth/internal/intents"
+	"berth/internal/intents/intentstest"
 )
 
 func TestMain(m *testing.M) {
@@ -262,6 +264,28 @@ func TestLeaser(t *testing.T) {
 		},
 	})
 	t.Run("a manager that was stopped does not lead when it wakes", func(t *testing.T) { stopAndWake(t, s, ttl, leaser) })
+}
+
+func TestShelf(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	intentstest.Run(t, intentstest.Server{
+		New: func(t *testing.T, place string) intents.Shelf {
+			shelf, err := NewShelf("etcd://"+free(t)+","+s.client+"/"+place, discovery.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return shelf
+		},
+		Wipe: func(t *testing.T, place string) {
+			c := s.admin(t, "", "")
+			defer c.Close()
+			if _, err := c.Delete(t.Context(), place+"/docker/swarm/berth/intents"); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Stop: s.stop, Start: s.start,
+	})
 }
 
 // actor is the environment of a process that campaigns and says when it acts.

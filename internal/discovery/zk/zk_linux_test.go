@@ -20,6 +20,8 @@ import (
 	"berth/internal/discovery/discoverytest"
 	"berth/internal/election"
 	"berth/internal/election/electiontest"
+	"berth/internal/intents"
+	"berth/internal/intents/intentstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -204,6 +206,28 @@ func TestLeaser(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
+	})
+}
+
+func TestShelf(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	intentstest.Run(t, intentstest.Server{
+		New: func(t *testing.T, place string) intents.Shelf {
+			shelf, err := NewShelf("zk://"+free(t)+","+s.addr+"/"+place, discovery.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return shelf
+		},
+		Wipe: func(t *testing.T, place string) {
+			n := s.admin(t, "")
+			defer n.close()
+			if err := n.conn.Delete("/"+place+"/docker/swarm/berth/intents", -1); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Stop: s.stop, Start: s.start,
 	})
 }
 
