@@ -121,7 +121,7 @@ func local(path string) bool {
 func (h *Handler) write(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), noPrimary)
 	defer cancel()
-	var last error = errNobody
+	last := errNobody
 	for {
 		addr, token, changed := h.o.Standing.where()
 		if addr != "" {
