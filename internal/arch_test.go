@@ -59,7 +59,7 @@ var arrows = map[string][]string{
 // testArrows are additional arrows allowed in _test.go files.
 var testArrows = map[string][]string{
 	"discovery":        {"membership"},
-	"discovery/etcd":   {"discovery/discoverytest", "election/electiontest"},
+	"discovery/etcd":   {"cert", "discovery/discoverytest", "election/electiontest"},
 	"discovery/zk":     {"discovery/discoverytest", "election/electiontest"},
 	"discovery/consul": {"discovery/discoverytest", "election/electiontest"},
 	"discovery/gossip": {"discovery/discoverytest"},

@@ -264,6 +264,8 @@ const (
 	drainLook = 250 * time.Millisecond
 	// drainPatience is how long a manager may be away while a drain is waited for: another takes it up.
 	drainPatience = time.Minute
+	// idlePatience is how long a manager that has just started takes until it moves containers.
+	idlePatience = 15 * time.Second
 )
 
 // awaitDrain prints how a drain gets on, until nothing is left that can move.
@@ -275,7 +277,7 @@ func (p *program) awaitDrain(ctx context.Context, e *fleetEndpoint, n nodeView) 
 			p.say("%s: %s", name, what)
 		}
 	}
-	heard := time.Now()
+	heard, active := time.Now(), time.Now()
 	for {
 		var d fleet.Draining
 		err := e.do(ctx, http.MethodGet, "/berth/nodes/"+n.ID+"/draining", http.Header{}, nil, &d)
@@ -296,6 +298,12 @@ func (p *program) awaitDrain(ctx context.Context, e *fleetEndpoint, n nodeView) 
 			}
 			if d.Availability != fleet.Drain {
 				return fmt.Errorf("node %s is %s again", n.Description.Hostname, d.Availability)
+			}
+			if d.Active {
+				active = time.Now()
+			}
+			if time.Since(active) > idlePatience {
+				return fmt.Errorf("another manager with this store moves the containers: docker node ps %s shows what is left", n.Description.Hostname)
 			}
 			if d.Done {
 				return stuckError(n.Description.Hostname, d.Stuck)

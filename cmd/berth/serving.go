@@ -9,6 +9,7 @@ import (
 	"net/http/pprof"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -24,11 +25,12 @@ import (
 // serving is all that runs while a fleet is served.
 type serving struct {
 	cluster   *cluster.Cluster
-	intents   *intents.File
+	intents   *intents.File // nil if nothing is wanted of nodes
 	sources   []cluster.Source
 	api       *api.Server
 	handler   http.Handler
-	mover     *mover
+	mover     *mover     // nil if no containers are moved
+	moving    sync.Mutex // held while it works
 	listeners []net.Listener
 	tunnels   *proxy.Tunnels
 	// replicated is nil for a manager that is alone.
@@ -96,16 +98,23 @@ func (e *serving) run(ctx context.Context) error {
 	following, release := context.WithCancel(context.WithoutCancel(ctx))
 	defer release()
 	g.Go(func() error { return e.cluster.Run(following, e.sources...) })
-	g.Go(func() error {
-		return e.intents.Follow(ctx, intentsEvery, e.cluster.IntentsChanged, func(err error) {
-			e.log.Warn("what is wanted of the nodes could not be read again", "error", err)
+	if e.intents != nil {
+		g.Go(func() error {
+			return e.intents.Follow(ctx, intentsEvery, e.cluster.IntentsChanged, func(err error) {
+				e.log.Warn("what is wanted of the nodes could not be read again", "error", err)
+			})
 		})
-	})
-	g.Go(func() error { return e.mover.keeper.Run(following) })
+	}
+	if e.mover != nil {
+		g.Go(func() error { return e.mover.keeper.Run(following) })
+	}
 	if e.replicated != nil {
-		g.Go(func() error { return e.replicated.run(following, e.mover.run) })
+		// The office is kept until clients have had their time; no move begins once ctx has ended.
+		g.Go(func() error {
+			return e.replicated.run(following, func(office context.Context) error { return e.move(ctx, office) })
+		})
 	} else {
-		g.Go(func() error { return e.mover.run(ctx) })
+		g.Go(func() error { return e.move(ctx, ctx) })
 	}
 	if e.relays != nil {
 		g.Go(func() error { return e.relays.Run(following) })
@@ -130,6 +139,7 @@ func (e *serving) run(ctx context.Context) error {
 	g.Go(func() error {
 		<-ctx.Done()
 		defer release()
+		defer e.moved() // a move that is undone needs its engines
 		return e.shutdown(server)
 	})
 	err := g.Wait()
@@ -137,6 +147,34 @@ func (e *serving) run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// move moves containers until ctx ends, or the office under which that is allowed. It returns with the office, which its return
+// would end.
+func (e *serving) move(ctx, office context.Context) error {
+	if err := e.moveUntil(ctx, office); err != nil && ctx.Err() == nil && office.Err() == nil {
+		return err
+	}
+	<-office.Done()
+	return nil
+}
+
+func (e *serving) moveUntil(ctx, office context.Context) error {
+	if e.mover == nil {
+		return nil
+	}
+	e.moving.Lock()
+	defer e.moving.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(office, cancel)()
+	return e.mover.run(ctx)
+}
+
+// moved returns once no container is on its way.
+func (e *serving) moved() {
+	e.moving.Lock()
+	defer e.moving.Unlock()
 }
 
 // A node needs an event stream and a few connections at rest, and clients need some.

@@ -13,18 +13,17 @@ import (
 // while, those due together by one call; or at once, if a client wants to see (Settle). So a change costs its client no
 // further call, and who reads sees all that was done before.
 type debt struct {
-	details bool // of a container, not its row alone
-	// ripe is from when on it is paid if another is due, and due when it is paid in any case.
-	ripe, due time.Time
+	details bool      // of a container, not its row alone
+	ripe    time.Time // when it may be paid
 }
 
 const (
-	// settle is how long what an event tells of waits for the other events of the same change, and for those of others.
+	// settle is how long what an event tells of waits for the other events of the same change.
 	settle = 100 * time.Millisecond
-	// settleMost is how long it may wait where so much happens that looking would be most of the manager's work.
-	settleMost = 2 * time.Second
-	// calmRate is how many events a second a fleet may have without any waiting longer.
-	calmRate = 100
+	// calmRate is how many events a second a fleet may have without any waiting longer, and patienceMost how long it may wait for the
+	// other debts of its engine where so much happens that looking would be most of the manager's work.
+	calmRate     = 50
+	patienceMost = 5 * time.Second
 	// promise is how long a new container waits for its start, which is what most are made for.
 	promise = time.Second
 	// rowsAtOnce bounds how many containers are asked for in one call: their IDs stand in its URL.
@@ -48,45 +47,44 @@ func (e *Engine) Changing(kind fleet.Kind, id string) (changed func()) {
 		if e.changing[key]--; e.changing[key] == 0 {
 			delete(e.changing, key)
 		}
-		e.owe(key, false, settle, e.settle())
+		e.owe(key, false, settle)
 		e.count()
 	})
 }
 
-// settle grows with the rate of the whole fleet's events, so that a busy one's refreshes are fewer and see more at once. Who
-// wants to see sooner does, by Settle.
-func (e *Engine) settle() time.Duration {
+// patience is how long a ripe debt waits for others. It grows with the rate of the whole fleet's events. Who wants to see sooner does,
+// by Settle.
+func (e *Engine) patience() time.Duration {
 	if e.o.EventRate == nil {
-		return settle
+		return 0
 	}
-	return min(settleMost, max(settle, settle*time.Duration(e.o.EventRate())/calmRate))
+	return min(patienceMost, settle*time.Duration(max(0, e.o.EventRate()-calmRate))/calmRate)
 }
 
 // later asks for a refresh in a moment.
 func (e *Engine) later(kind fleet.Kind, id string, details bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.owe(objectOf(kind, id), details, settle, e.settle())
+	e.owe(objectOf(kind, id), details, settle)
 }
 
-// owe notes a debt, which is paid after soonest if another is due then, and after wait in any case. The caller holds mu.
-func (e *Engine) owe(key object, details bool, soonest, wait time.Duration) {
+// owe notes a debt, which is ripe after wait. The caller holds mu.
+func (e *Engine) owe(key object, details bool, wait time.Duration) {
 	if !e.running || e.ctx.Err() != nil {
 		return
 	}
-	now := time.Now()
-	ripe, due := now.Add(soonest), now.Add(wait)
+	ripe := time.Now().Add(wait)
 	d, had := e.debts[key]
-	if had && d.due.Before(due) {
-		ripe, due = d.ripe, d.due
+	if had && d.ripe.Before(ripe) {
+		ripe = d.ripe
 	}
-	e.debts[key] = debt{details || had && d.details, ripe, due}
+	e.debts[key] = debt{details || had && d.details, ripe}
 	e.count()
 	switch {
 	case !e.paying:
 		e.paying = true
 		e.wg.Go(e.pay)
-	case !had || due != d.due:
+	case ripe.Before(e.payAt):
 		select {
 		case e.wake <- struct{}{}:
 		default: // it looks anew anyway
@@ -111,36 +109,33 @@ func (e *Engine) pay() {
 	}
 }
 
-// payDue begins what is due and tells how long the next has time.
+// payDue begins what is ripe if one has waited long enough, and tells how long the next has time.
 func (e *Engine) payDue() (wait time.Duration, none bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.ctx.Err() != nil {
 		clear(e.debts)
 	}
-	now := time.Now()
-	var due, ripe []object
-	wait = promise
+	now, patience := time.Now(), e.patience()
+	var ripe []object
+	due := false
+	wait = promise // patience may have changed by then
 	for key, d := range e.debts {
-		switch left := d.due.Sub(now); {
-		case left <= 0:
-			due = append(due, key)
-		case !d.ripe.After(now):
+		left := d.ripe.Sub(now)
+		if left <= 0 {
 			ripe = append(ripe, key)
-		default:
-			wait = min(wait, left)
 		}
-	}
-	if len(due) > 0 {
-		due = append(due, ripe...)
-	} else {
-		for _, key := range ripe {
-			wait = min(wait, e.debts[key].due.Sub(now))
+		if left += patience; left <= 0 {
+			due = true
+			continue
 		}
+		wait = min(wait, left)
 	}
-	e.begin(due)
+	if due {
+		e.begin(ripe)
+	}
 	e.count()
-	e.paying = len(e.debts) > 0
+	e.paying, e.payAt = len(e.debts) > 0, now.Add(wait)
 	return wait, !e.paying
 }
 

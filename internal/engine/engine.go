@@ -107,8 +107,9 @@ type Engine struct {
 	flights  map[object]*flights
 	debts    map[object]debt // what has changed and is not refreshed yet
 	changing map[object]int  // requests under way that change it
-	wake     chan struct{}   // a debt is due earlier than those before it
-	paying   bool            // somebody waits for the debts to fall due
+	wake     chan struct{}   // a debt is ripe before payAt
+	paying   bool            // somebody waits for the debts to fall due, until payAt
+	payAt    time.Time
 	running  bool
 	ctx      context.Context //nolint:containedctx // Run's, for refreshes that several callers wait for
 	wg       sync.WaitGroup

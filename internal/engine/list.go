@@ -242,7 +242,7 @@ func (e *Engine) applyRow(n *fleet.Node, id string, c *fleet.Container, t uint64
 	e.carry(old, c, time.Now().Add(n.Skew))
 	n.Containers = with(n.Containers, c)
 	if old != nil && old.Promised && slices.ContainsFunc(c.Mounts, func(m fleet.Mount) bool { return m.Type == "volume" }) {
-		e.owe(objectOf(fleet.KindVolume, ""), false, settle, settle) // an image's volumes are made with the container
+		e.owe(objectOf(fleet.KindVolume, ""), false, settle) // an image's volumes are made with the container
 	}
 }
 

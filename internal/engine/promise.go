@@ -16,7 +16,7 @@ func (e *Engine) Promise(c fleet.Container) error {
 	defer e.mu.Unlock()
 	_, gone := e.marks[c.ID]
 	if _, listed := e.node.Find(c.ID); listed || gone {
-		e.owe(object{fleet.KindContainer, c.ID}, false, settle, e.settle()) // others were quicker, and have seen more
+		e.owe(object{fleet.KindContainer, c.ID}, false, settle) // others were quicker, and have seen more
 		return nil
 	}
 	at := e.hints[c.ID].created
@@ -34,7 +34,7 @@ func (e *Engine) Promise(c fleet.Container) error {
 	e.publish(&n)
 	key := object{fleet.KindContainer, c.ID}
 	delete(e.debts, key) // of its event of creation, which knew less
-	e.owe(key, false, promise, promise)
+	e.owe(key, false, promise)
 	return nil
 }
 

@@ -221,6 +221,13 @@ func (m *Mover) Report(n *fleet.Node) fleet.Draining {
 		r.Availability = fleet.Active
 	}
 	d := m.drains[n.ID]
+	if n.Availability == fleet.Drain && n.State != fleet.Healthy {
+		for _, c := range n.Containers {
+			r.Stuck = append(r.Stuck, fleet.Stuck{ID: c.ID, Name: c.Name, Reasons: []string{"node " + n.Name + " does not answer: " + n.Error}})
+		}
+		r.Done = true
+		return r
+	}
 	if d == nil || d.version != n.IntentVersion {
 		r.Done = n.Availability != fleet.Drain
 		return r

@@ -389,3 +389,75 @@ func TestRebalanceTellsAndMoves(t *testing.T) {
 		t.Errorf("after it: %+v, %v", plan, err)
 	}
 }
+
+// Moves of other managers are not ours to finish: they may be in their midst.
+func TestMovesOfOthersAreLeftAlone(t *testing.T) {
+	w := newWorld(t, 2)
+	m := w.manage()
+	m.run("n1", "web", map[string]any{})
+	web := m.Snapshot().Named("web")[0]
+	mark := fleet.Move{From: web.Container.ID, Node: web.Node.ID, Run: true, By: "somebody"}
+	inspection := m.do("GET", "/containers/web/json", nil)
+	id, err := Recreate(t.Context(), m.calls, inspection, m.node("n2"), Recreation{
+		Name: fleet.MovingName(web.Container.ID, false), Labels: map[string]string{fleet.LabelMoved: mark.Label()}, API: "1.41",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.follow()
+	m.await("it is seen", func(*fleet.Snapshot) bool {
+		n := find(m.Whole(), m.node("n2").ID)
+		_, ok := n.Find(id)
+		return ok
+	})
+	time.Sleep(50 * time.Millisecond) // several looks
+	if _, ok := w.daemons[1].Find(id); !ok {
+		t.Error("it was removed")
+	}
+	if _, shown := m.node("n2").Find(id); shown || at(m.Snapshot(), "web") != "n1" {
+		t.Errorf("what waits for its turn is shown\n%s", w.shown())
+	}
+}
+
+func TestPruneWaitsForMoves(t *testing.T) {
+	w := newWorld(t, 2)
+	m := w.manage()
+	m.run("n1", "web", map[string]any{})
+	reached, release := w.daemons[0].HoldNext("POST", "/containers/"+m.Snapshot().Named("web")[0].Container.ID+"/stop")
+	defer release()
+	m.follow()
+	m.want("n1", fleet.Drain, false)
+	<-reached
+	r, err := m.server.Client().Post(m.server.URL+"/v1.41/containers/prune", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if r.StatusCode != 503 {
+		t.Errorf("prune in the midst of a move = %d", r.StatusCode)
+	}
+	release()
+	m.drained("n1")
+	if got := at(m.Snapshot(), "web"); got != "n2" {
+		t.Errorf("web is at %q", got)
+	}
+	m.do("POST", "/containers/prune", nil)
+}
+
+func TestALostNodeCannotBeDrained(t *testing.T) {
+	w := newWorld(t, 2)
+	m := w.manage()
+	m.run("n1", "web", map[string]any{})
+	m.follow()
+	w.daemons[0].Refuse()
+	m.await("n1 is lost", func(*fleet.Snapshot) bool { return m.node("n1").State == fleet.Unhealthy })
+	m.want("n1", fleet.Drain, false)
+	r := m.drained("n1")
+	if len(r.Stuck) != 1 || !strings.Contains(r.Stuck[0].Reasons[0], "node n1 does not answer: ") {
+		t.Errorf("%+v", r)
+	}
+	if err := w.daemons[0].Listen(); err != nil {
+		t.Fatal(err)
+	}
+	m.await("web is at n2", func(s *fleet.Snapshot) bool { return at(s, "web") == "n2" })
+}

@@ -12,10 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/goleak"
 
+	"berth/internal/cert"
 	"berth/internal/discovery"
 	"berth/internal/discovery/discoverytest"
 	"berth/internal/election"
@@ -36,6 +38,7 @@ type server struct {
 	client string // host:port
 	peer   string
 	etcd   *embed.Etcd
+	tls    transport.TLSInfo // that clients must use, if it is not empty
 }
 
 func free(t *testing.T) string {
@@ -63,6 +66,9 @@ func (s *server) start(t *testing.T) {
 	c.LogOutputs = []string{os.DevNull}
 	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{{Scheme: "http", Host: s.client}}, []url.URL{{Scheme: "http", Host: s.client}}
 	c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: s.peer}}, []url.URL{{Scheme: "http", Host: s.peer}}
+	if !s.tls.Empty() {
+		c.ListenClientUrls[0].Scheme, c.AdvertiseClientUrls[0].Scheme, c.ClientTLSInfo = "https", "https", s.tls
+	}
 	c.InitialCluster = "e=http://" + s.peer
 	c.TickMs, c.ElectionMs = 20, 200
 	c.UnsafeNoFsync, c.BcryptCost = true, 4 // tests are not worth the time
@@ -180,6 +186,58 @@ func TestMembers(t *testing.T) {
 			return map[string]string{"kv.user": "other", "kv.password-file": secret(t, "o")}
 		},
 	})
+}
+
+// Mutual TLS: without it, and without our certificate, nobody is let in.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	authority, err := cert.NewAuthority("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := cert.NewServer(authority, "test", []string{"127.0.0.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := cert.NewClient(authority, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	file := func(name string, content []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	ca := file("ca.pem", authority.Cert)
+	s := &server{dir: t.TempDir(), client: free(t), peer: free(t), tls: transport.TLSInfo{
+		CertFile: file("server.pem", own.Cert), KeyFile: file("server-key.pem", own.Key), TrustedCAFile: ca, ClientCertAuth: true,
+	}}
+	s.start(t)
+	t.Cleanup(func() { s.stop(t) })
+	for name, tt := range map[string]struct {
+		opts map[string]string
+		ok   bool
+	}{
+		"both":           {map[string]string{"kv.cacertfile": ca, "kv.certfile": file("c.pem", client.Cert), "kv.keyfile": file("k.pem", client.Key)}, true},
+		"no certificate": {map[string]string{"kv.cacertfile": ca}, false},
+		"no TLS":         {nil, false},
+	} {
+		m, err := New("etcd://"+s.client+"/tls", discovery.Options{Opts: tt.opts})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Register(t.Context(), "10.0.0.1:2376", time.Minute); (err == nil) != tt.ok {
+			t.Errorf("%s: %v", name, err)
+		} else if err != nil {
+			t.Logf("%s: %v", name, err)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestLeaser(t *testing.T) {
