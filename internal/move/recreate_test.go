@@ -135,3 +135,17 @@ func TestDigestsTellWhatDiffers(t *testing.T) {
 		}
 	}
 }
+
+func TestOneWhosePlaceWasTakenIsNotRestored(t *testing.T) {
+	mark := &fleet.Rescue{From: []string{"old"}}
+	node := func(c *fleet.Container) []*fleet.Node { return []*fleet.Node{{Containers: []*fleet.Container{c}}} }
+	if !rescued(node(&fleet.Container{ID: "new", Name: "web", Rescued: mark}), "old") {
+		t.Error("it was taken")
+	}
+	if rescued(node(&fleet.Container{ID: "new", Name: fleet.RescuingName("old"), Rescued: mark}), "old") {
+		t.Error("it is not taken yet")
+	}
+	if rescued(node(&fleet.Container{ID: "new", Name: "web", Rescued: mark}), "other") {
+		t.Error("that of another was taken")
+	}
+}

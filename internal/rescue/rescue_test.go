@@ -2,6 +2,7 @@ package rescue
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -376,6 +377,51 @@ func TestANodeThatLeaves(t *testing.T) {
 	}
 	m.set <- w.endpoints(0, 2)
 	m.await("web is where it was", on("web", "running", "n1"))
+}
+
+// Of several managers, each with a store of its own, one acts. Another that takes over knows what to do, and what was done: a
+// container that was removed after it came back elsewhere does not come back again.
+func TestAnotherManagerTakesOver(t *testing.T) {
+	w := newWorld(t, 3)
+	replica, primary := w.manageAt(filepath.Join(t.TempDir(), "other"), 3), w.manage(3)
+	primary.run("n1", "web", []string{policy}, nil)
+	primary.run("n1", "shop", []string{policy}, nil)
+	primary.awaitKept(2)
+	replica.awaitKept(2)
+	replica.doubles("web", "shop")
+	primary.calls.left, primary.calls.effect = 1, true
+	primary.follow()
+	w.daemons[0].Refuse()
+	<-primary.calls.died
+	primary.stop()
+	replica.follow()
+	for _, name := range []string{"web", "shop"} {
+		replica.await(name+" runs elsewhere", on(name, "running", "n2", "n3"))
+	}
+	replica.do("DELETE", "/containers/web?force=1", nil)
+	time.Sleep(2 * testDelay)
+	if own, aside := w.copies("web"); own != 1 || aside != 0 { // that of the dead node
+		t.Errorf("web after it was removed: %d, %d aside\n%s", own, aside, w.shown())
+	}
+	if own, _ := w.copies("shop"); own != 2 {
+		t.Errorf("%d of shop\n%s", own, w.shown())
+	}
+}
+
+// A deposed primary does nothing any more.
+func TestOneThatMayNotAct(t *testing.T) {
+	w := newWorld(t, 2)
+	m := w.manage(2)
+	m.run("n1", "web", []string{policy}, nil)
+	m.awaitKept(1)
+	m.rescuer.o.Check = func() error { return errors.New("this manager is not the primary any more") }
+	m.follow()
+	w.daemons[1].ResetRequests()
+	w.daemons[0].Refuse()
+	m.await("it tries", func(*fleet.Snapshot) bool { return m.told(eventWaiting, "web", "not the primary") })
+	if changed := slices.ContainsFunc(w.daemons[1].Requests(), func(r dockertest.Request) bool { return r.Method != "GET" && r.Method != "HEAD" }); changed {
+		t.Errorf("it changed something: %+v", w.daemons[1].Requests())
+	}
 }
 
 // What is kept has secrets and is removed with its container.

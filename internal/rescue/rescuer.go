@@ -44,6 +44,8 @@ type Rescuer struct {
 	busy  map[string]bool   // IDs of the lost containers that are worked on
 	tries map[string]*tries // by the same
 	again bool              // something is not as it ought to be yet
+	// unsure: somebody may have made a container that the snapshot does not show yet.
+	unsure bool
 }
 
 // tries is what is known of work that did not succeed.
@@ -59,7 +61,7 @@ func New(o Options) *Rescuer {
 	if o.Check == nil {
 		o.Check = func() error { return nil }
 	}
-	return &Rescuer{o: o, eng: caller{o.Fleet, o.APIMax}, busy: map[string]bool{}, tries: map[string]*tries{}}
+	return &Rescuer{o: o, eng: caller{o.Fleet, o.APIMax}, busy: map[string]bool{}, tries: map[string]*tries{}, unsure: true}
 }
 
 // Run rescues until ctx ends, and returns when all that it began has ended.
@@ -82,7 +84,7 @@ func (r *Rescuer) Run(ctx context.Context) error {
 func (r *Rescuer) forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.tries, r.version = map[string]*tries{}, 0
+	r.tries, r.version, r.unsure = map[string]*tries{}, 0, true
 }
 
 // Waiting says why a container of a lost node, by its ID, does not run elsewhere yet; "" if there is nothing to say.
@@ -104,8 +106,20 @@ type found struct {
 // picture is what there is of lost containers and those in their place.
 type picture struct {
 	waiting []found          // made for a place, and not in it yet
+	spare   []found          // made for a place that another has, and never started
 	living  map[string]found // by the ID of a lost one: who has its place now
 	aside   []found          // lost ones that are back, by the same
+}
+
+// before tells which of two in one place stays there: the one that has run, or the older one.
+func (f found) before(o found) bool {
+	if a, b := f.c.State == "created", o.c.State == "created"; a != b {
+		return b
+	}
+	if f.c.Created != o.c.Created {
+		return f.c.Created < o.c.Created
+	}
+	return f.c.ID < o.c.ID
 }
 
 // look finds out what there is. Those that lost their place in turn count for nobody's.
@@ -128,11 +142,28 @@ func look(whole []*fleet.Node) picture {
 	if len(all) == 0 {
 		return p
 	}
+	first := map[string]found{} // by the last one lost: a manager that was cut off may have made a second
 	for _, f := range all {
-		if !lost[f.c.ID] && !f.c.Waiting() {
-			for _, id := range f.c.Rescued.From {
-				p.living[id] = f
+		if lost[f.c.ID] || f.c.Waiting() {
+			continue
+		}
+		id := f.c.Rescued.From[0]
+		if has, double := first[id]; !double || f.before(has) {
+			first[id] = f
+		}
+	}
+	for _, f := range all {
+		if has := first[f.c.Rescued.From[0]]; has.c != nil && has.c != f.c && !lost[f.c.ID] && !f.c.Waiting() {
+			if f.c.State == "created" {
+				p.spare = append(p.spare, f)
+			} else {
+				p.living[f.c.ID] = has
 			}
+		}
+	}
+	for _, f := range first {
+		for _, id := range f.c.Rescued.From {
+			p.living[id] = f
 		}
 	}
 	for _, n := range whole {
@@ -158,10 +189,14 @@ func (r *Rescuer) pass(ctx context.Context) {
 	if s.Version() == r.version && len(lost) == 0 && !r.unfinished() {
 		return
 	}
+	if len(lost) > 0 {
+		r.census(ctx)
+		s = r.o.Fleet.Snapshot()
+	}
 	r.version = s.Version()
 	p := look(r.o.Fleet.Whole())
 	wanted := map[string]bool{}
-	for _, f := range p.waiting {
+	for _, f := range append(p.waiting, p.spare...) {
 		if f.node.State == fleet.Healthy {
 			r.begin(ctx, wanted, f.c.Rescued.From[0], func(ctx context.Context) (*record, error) { return nil, r.drop(ctx, f) })
 		}
@@ -272,6 +307,8 @@ func (r *Rescuer) failed(id string, l *record, err error) {
 		t.refused[no.node.ID] = "would not start it"
 	} else if errors.As(err, new(*waitError)) {
 		clear(t.refused) // nobody is left, so all are asked again
+	} else if !refused(err) {
+		r.unsure = true
 	}
 	news := t.why != err.Error()
 	t.why = err.Error()

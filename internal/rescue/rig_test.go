@@ -155,7 +155,10 @@ func (w *world) endpoints(which ...int) (eps []engine.Endpoint) {
 }
 
 // manage starts a manager that keeps; it is stopped with the test, or earlier by stop.
-func (w *world) manage(healthy int) *manager {
+func (w *world) manage(healthy int) *manager { return w.manageAt(w.dir, healthy) }
+
+// manageAt is manage with a store of the manager's own.
+func (w *world) manageAt(dir string, healthy int) *manager {
 	w.t.Helper()
 	log := slog.New(slog.NewTextHandler(w.t.Output(), nil))
 	m := &manager{w: w, set: make(chan []engine.Endpoint)}
@@ -167,7 +170,7 @@ func (w *world) manage(healthy int) *manager {
 		Policy: schedule.DefaultPolicy(), Backlog: 4096, Log: slog.New(slog.DiscardHandler),
 	})
 	m.calls = &mortal{Cluster: m.Cluster, left: -1, died: make(chan struct{})}
-	m.keeper = NewKeeper(KeeperOptions{Fleet: m.Cluster, Dir: w.dir, APIMax: "1.51", Every: 5 * time.Millisecond, Retry: 20 * time.Millisecond, Log: log})
+	m.keeper = NewKeeper(KeeperOptions{Fleet: m.Cluster, Dir: dir, APIMax: "1.51", Every: 5 * time.Millisecond, Retry: 20 * time.Millisecond, Log: log})
 	m.rescuer = New(Options{
 		Fleet: m.calls, Knowledge: m, Keeper: m.keeper, APIMax: "1.51", Delay: testDelay, Parallel: 4, Every: 5 * time.Millisecond,
 		RetryMin: 20 * time.Millisecond, RetryMax: 50 * time.Millisecond, Log: log,

@@ -251,7 +251,7 @@ func (r *Rescuer) drop(ctx context.Context, f found) error {
 		return nil
 	case err != nil:
 		return err
-	case !strings.HasPrefix(now.Name, fleet.RescuingPrefix) || now.State.Status != "created":
+	case now.Name != f.c.Name || now.State.Status != "created":
 		r.see(ctx, f.node, f.c.ID)
 		return nil
 	}
