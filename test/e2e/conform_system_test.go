@@ -187,7 +187,7 @@ func strictLists(t *testing.T, w *world) {
 }
 
 func swarmRefused(t *testing.T, w *world) {
-	for _, words := range []string{"service ls", "node ls", "stack ls", "secret ls", "config ls", "swarm init", "swarm leave"} {
+	for _, words := range []string{"service ls", "stack ls", "secret ls", "config ls", "swarm init", "swarm leave"} {
 		r := do(t, w.docker(args(words)...))
 		quickly(t, "docker "+words, r, 1, 5*time.Second)
 		contains(t, "docker "+words, r.err, "swarm")

@@ -74,7 +74,7 @@ func TestVersionAndPing(t *testing.T) {
 	}
 	contains(t, "a client that is too new", w.api(t, "GET", "/v1.99/info", "").message(t), "client version 1.99 is too new. Maximum supported API version is 1.41")
 	same(t, "an old version that is asked for", must(t, with(w.docker("ps", "-aq"), "DOCKER_API_VERSION=1.30")), "")
-	for _, words := range []string{"service ls", "node ls", "stack ls", "swarm init"} {
+	for _, words := range []string{"service ls", "stack ls", "swarm init"} {
 		r := do(t, w.docker(args(words)...))
 		if r.code != 1 || r.took > 5*time.Second || !strings.Contains(r.err, "swarm") {
 			t.Errorf("docker %s: exit %d after %s: %s", words, r.code, r.took, r.err)
