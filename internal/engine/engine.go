@@ -33,6 +33,8 @@ type Endpoint struct {
 	IP string
 	// Dial opens a connection that carries plain HTTP. It has CloseWrite.
 	Dial func(ctx context.Context) (net.Conn, error)
+	// Reach connects to a TCP address as the engine's own host sees it, such as its loopback. nil if only the network leads there.
+	Reach func(ctx context.Context, addr string) (net.Conn, error)
 	// Close frees what Dial shares between connections. nil for none.
 	Close func() error
 }
