@@ -23,6 +23,7 @@ var arrows = map[string][]string{
 	"dockertest":    {},
 	"files":         {},
 	"fleet":         {},
+	"ingress":       {"fleet"},
 	"intents":       {"fleet"},
 	"membership":    {},
 	"move":          {"fleet", "schedule", "rawjson"},
