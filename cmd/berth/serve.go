@@ -21,6 +21,8 @@ import (
 	"berth/internal/discovery"
 	"berth/internal/dockercontext"
 	"berth/internal/engine"
+	"berth/internal/fleet"
+	"berth/internal/ingress"
 	"berth/internal/intents"
 	"berth/internal/metrics"
 	"berth/internal/proxy"
@@ -53,8 +55,7 @@ type serveOptions struct {
 	use          bool
 	sources      []string
 	createRetry  int
-	uniquePorts  bool
-	portRange    string
+	publish      publishing
 	socket       string
 	metricsAddr  string
 	debugSocket  string
@@ -115,8 +116,7 @@ func (p *program) serveFlags(cmd *cobra.Command, o *serveOptions) {
 	f.StringVar(&o.apiMax, "api-max", apiMax, "Newest API version to advertise")
 	f.StringVarP(&o.logLevel, "log-level", "l", "info", "debug, info, warn, error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
-	f.BoolVar(&o.uniquePorts, "unique-ports", false, "Give published ports without a host port one that is unique over the fleet")
-	f.StringVar(&o.portRange, "port-range", "20000-29999", "Where --unique-ports takes them from")
+	o.publish.flags(f)
 	f.StringVar(&o.socket, "socket", socketNode, "What containers get that mount /var/run/docker.sock: their node's engine (node) or the fleet")
 	f.StringVar(&o.metricsAddr, "metrics-addr", "", "Serve /metrics (prometheus), /healthz and /readyz on host:port")
 	f.StringVar(&o.debugSocket, "debug-socket", "", "Serve the same and /debug/pprof on this unix socket")
@@ -170,8 +170,8 @@ func (o *serveOptions) check() error {
 	if err := o.policy.Check(); err != nil {
 		return err
 	}
-	if _, err := cluster.ParsePortRange(o.portRange); err != nil {
-		return fmt.Errorf("--port-range: %w", err)
+	if err := o.publish.check(); err != nil {
+		return err
 	}
 	if o.socket != socketNode && o.socket != socketFleet {
 		return fmt.Errorf("--socket %s: want node or fleet", o.socket)
@@ -261,7 +261,10 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	if among != nil {
 		clusterOptions.Office = among.standing
 	}
+	var ports *ingress.Ingress
+	clusterOptions.PortFree = func(p fleet.Port) bool { return ports == nil || ports.Free(p) }
 	c := cluster.New(clusterOptions)
+	ports = o.publish.ingress(o.hosts, c, log)
 	counts.Follow(c)
 	watchers, err := o.watchers(ctx, counts.Mux(c, c.Looked()))
 	for _, w := range watchers {
@@ -275,10 +278,14 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 		return err
 	}
 	options := api.Options{Version: release, APIMax: o.apiMax, ID: id, CORS: o.cors, Log: log, Ready: c.Looked(), Notices: state.list, Members: c}
+	if ports != nil {
+		options.Ingress = ports
+		options.Notices = func() []string { return append(state.list(), ports.Notices()...) }
+	}
 	if among != nil {
 		options.Role = among.standing.Role
 	}
-	e := &serving{cluster: c, replicated: among, intents: wanted, sources: sources, listeners: listeners, tunnels: tunnels, watchers: watchers, log: log}
+	e := &serving{cluster: c, replicated: among, intents: wanted, sources: sources, listeners: listeners, ingress: ports, tunnels: tunnels, watchers: watchers, log: log}
 	if o.socket == socketFleet {
 		if e.relays, err = newRelays(c, log); err != nil {
 			return err
@@ -308,15 +315,11 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 func (p *program) clusterOptions(o *serveOptions, log *slog.Logger, tunnels *proxy.Tunnels, counts *metrics.Metrics) cluster.Options {
 	timing := engine.DefaultTiming()
 	timing.Resync = o.refreshMax
-	var ports cluster.PortRange
-	if o.uniquePorts {
-		ports, _ = cluster.ParsePortRange(o.portRange) // check has parsed it
-	}
 	return cluster.Options{
 		Engine: engine.Options{
 			APIMax: o.apiMax, FailureRetry: o.failureRetry, Timing: timing, Log: log, Tunnels: tunnels, Limit: make(chan struct{}, 256), Observe: counts.Called,
 		},
-		Policy: o.policy, CreateRetry: o.createRetry, Backlog: o.backlog, Log: log, UniquePorts: ports, Placed: counts.Placed, Told: counts.Told,
+		Policy: o.policy, CreateRetry: o.createRetry, Backlog: o.backlog, Log: log, UniquePorts: o.publish.chosen(o.hosts), Placed: counts.Placed, Told: counts.Told,
 	}
 }
 

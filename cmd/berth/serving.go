@@ -16,6 +16,7 @@ import (
 
 	"berth/internal/api"
 	"berth/internal/cluster"
+	"berth/internal/ingress"
 	"berth/internal/intents"
 	"berth/internal/proxy"
 	"berth/internal/relay"
@@ -35,7 +36,8 @@ type serving struct {
 	tunnels   *proxy.Tunnels
 	// replicated is nil for a manager that is alone.
 	replicated *replicated
-	relays     *relay.Relays // nil if containers get the sockets of their nodes
+	ingress    *ingress.Ingress // nil if ports answer on their nodes only
+	relays     *relay.Relays    // nil if containers get the sockets of their nodes
 	watchers   []watcher
 	traces     *tracing.Tracing
 	log        *slog.Logger
@@ -143,6 +145,9 @@ func (e *serving) run(ctx context.Context) error {
 		})
 	} else {
 		g.Go(func() error { return e.move(ctx, ctx) })
+	}
+	if e.ingress != nil {
+		g.Go(func() error { return e.ingress.Run(following) })
 	}
 	if e.relays != nil {
 		g.Go(func() error { return e.relays.Run(following) })

@@ -171,7 +171,7 @@ func (s *Server) writeRows(w http.ResponseWriter, all runs, l *listing) error {
 }
 
 func (l *listing) appendRow(out []byte, n *fleet.Node, c *fleet.Container, now time.Time) ([]byte, error) {
-	if n.State == fleet.Healthy && !l.size {
+	if n.State == fleet.Healthy && !l.size && len(l.hindered(c.ID)) == 0 {
 		out = append(out, c.Head...)
 		out = rawjson.AppendString(out, c.StatusAt(now.Add(n.Skew)))
 		return append(out, c.Tail...), nil
@@ -180,7 +180,7 @@ func (l *listing) appendRow(out []byte, n *fleet.Node, c *fleet.Container, now t
 	return append(out, row...), err
 }
 
-// editedRow is a row with sizes, or of a container whose node does not answer.
+// editedRow is a row with sizes, of a container whose node does not answer, or of one whose ports answer elsewhere.
 func (l *listing) editedRow(n *fleet.Node, c *fleet.Container, now time.Time) ([]byte, error) {
 	status := c.StatusAt(now.Add(n.Skew))
 	if n.State != fleet.Healthy {
@@ -192,6 +192,11 @@ func (l *listing) editedRow(n *fleet.Node, c *fleet.Container, now time.Time) ([
 		return nil, fmt.Errorf("row of container %s: %w", c.ID, err)
 	}
 	o.Set("State", shownState(n, c))
+	if hindered := l.hindered(c.ID); len(hindered) > 0 {
+		if err := showPorts(o, hindered); err != nil {
+			return nil, fmt.Errorf("row of container %s: %w", c.ID, err)
+		}
+	}
 	if sizes, ok := l.sizes[c.ID]; ok && l.size {
 		for i, key := range []string{"SizeRw", "SizeRootFs"} {
 			if sizes[i] != nil {

@@ -78,6 +78,8 @@ type Options struct {
 	Notices func() []string
 	// Sockets are what containers get that mount /var/run/docker.sock; nil leaves them their node's own.
 	Sockets Sockets
+	// Ingress has published ports answer on the endpoint's own computer; nil if only their nodes do.
+	Ingress Ingress
 	// Members changes what is wanted of nodes; nil if nothing can be.
 	Members Members
 	// Moves takes containers from node to node; nil if nothing does.
