@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 	"ingress":       {"fleet"},
 	"intents":       {"fleet"},
 	"membership":    {},
+	"names":         {"fleet"},
 	"move":          {"fleet", "schedule", "rawjson"},
 	"rescue":        {"fleet", "move", "schedule"},
 	"proxy":         {},
