@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -173,4 +174,62 @@ s = socket.create_connection(('localhost', port), 5); s.sendall(b'12345'); s.shu
 assert s.makefile().read() == '5\n'
 c.remove(force=True)
 `))
+}
+
+// received is how fast bytes come from port 19 of portecho.
+func received(t *testing.T, addr string, bytes int64) float64 {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	began := time.Now()
+	if _, err := fmt.Fprintf(c, "%d\n", bytes); err != nil {
+		t.Fatal(err)
+	}
+	buf, sum := make([]byte, 1<<20), int64(0)
+	for {
+		n, err := c.Read(buf)
+		sum += int64(n)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	same(t, "bytes from "+addr, sum, bytes)
+	return float64(bytes) / (1 << 20) / time.Since(began).Seconds()
+}
+
+// To forward costs little: the kernel moves the bytes. With BERTH_SPEED it is measured for docs/ingress.md, on the bare memory of this
+// computer, where everything takes processor time from everything else, and over a link as there are between computers.
+func TestSpeedOfForwardedPorts(t *testing.T) {
+	w := fleet(t)
+	w.portecho(t)
+	must(t, w.docker(args("run -d --name fast -p 8141:19", on("host3"), "portecho")...))
+	ip := must(t, w.command("berth", "ip", "host3"))
+	measure := func(what string, size int64, rounds int) (direct, through float64) {
+		for range rounds { // in turn, since what else the computer does changes
+			direct = max(direct, received(t, ip+":8141", size))
+			through = max(through, received(t, "127.0.0.1:8141", size))
+		}
+		t.Logf("%s, %d MiB: %.0f MiB/s straight from the node, %.0f MiB/s through berth (%.0f %%)", what, size>>20, direct, through, 100*through/direct)
+		return direct, through
+	}
+	if direct, through := measure("memory", 128<<20, 3); through < direct/3 {
+		t.Error("forwarding takes two thirds of the speed, or more")
+	}
+	if os.Getenv("BERTH_SPEED") == "" {
+		return
+	}
+	measure("memory", 1<<30, 6)
+	for _, rate := range []string{"2gbit", "1gbit"} {
+		must(t, w.command("berth", "ssh", "host3", "tc qdisc replace dev $(ip -o route get 10.213.77.1 | sed 's/.* dev \\([^ ]*\\).*/\\1/') root tbf rate "+rate+" burst 4mb latency 50ms"))
+		if direct, through := measure("link of "+rate, 1<<30, 2); through < 0.75*direct {
+			t.Errorf("over a link of %s more than a quarter of the speed is lost", rate)
+		}
+	}
+	must(t, w.command("berth", "ssh", "host3", "tc qdisc del dev $(ip -o route get 10.213.77.1 | sed 's/.* dev \\([^ ]*\\).*/\\1/') root"))
 }
