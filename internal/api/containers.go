@@ -72,7 +72,7 @@ func changeContainer(s *Server, w http.ResponseWriter, r *request) error {
 	if err := signalled(c.Node, r); err != nil {
 		return err
 	}
-	claimed, err := s.claimPorts(r, c)
+	claimed, err := s.claimPorts(r, c) //nolint:bodyclose // proxy closes it
 	if err != nil {
 		return err
 	}

@@ -123,7 +123,7 @@ func (t *target) dial(i *Ingress) (net.Conn, error) {
 	if t.route.tunnel {
 		return i.o.Fleet.Reach(ctx, t.route.nodeID, t.route.addr)
 	}
-	return dialer.DialContext(ctx, t.key.proto, t.route.addr)
+	return dialer.DialContext(ctx, t.proto, t.route.addr)
 }
 
 // udpAddr is where the port leads, for datagrams.

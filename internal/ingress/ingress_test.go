@@ -231,7 +231,7 @@ func TestAnEngineBehindSSHIsReachedThroughIt(t *testing.T) {
 func TestWhatCannotBeReachedResets(t *testing.T) {
 	f := new(fakeFleet)
 	port := backend(t, echo)
-	gone := port
+	var gone uint16
 	for gone = port + 1; probe(key{"tcp", netip.AddrPortFrom(netip.MustParseAddr(here), gone)}) != nil; gone++ { //nolint:revive // the condition is the work
 	}
 	f.set(node("n1", running("a", tcp(gone))))
