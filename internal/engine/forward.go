@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"time"
 
 	"berth/internal/proxy"
 	"berth/internal/tracing"
@@ -108,7 +109,8 @@ func (e *Engine) Forward(w http.ResponseWriter, r *http.Request, o proxy.Options
 }
 
 // answering is a request's context that also ends when the engine is lost before it has answered. Streams that have begun
-// are left alone: they go on if the engine comes back to its senses.
+// are left alone: they go on if the engine comes back to its senses. A request that waits for an answer is a reason to ask
+// for a sign of life: so pings can be rare where nobody waits.
 type answering struct {
 	context.Context //nolint:containedctx // it is a context, with one thing added
 	stop            func() bool
@@ -126,7 +128,12 @@ func (e *Engine) whileAnswering(parent context.Context) (*answering, func(), err
 		return nil, nil, &u
 	}
 	ctx, cancel := context.WithCancelCause(parent)
-	stop := context.AfterFunc(lost, func() { cancel(context.Cause(lost)) })
+	unhook := context.AfterFunc(lost, func() { cancel(context.Cause(lost)) })
+	late := time.AfterFunc(e.o.Timing.Patience, e.Suspect)
+	stop := func() bool {
+		late.Stop()
+		return unhook()
+	}
 	return &answering{ctx, stop}, func() {
 		stop()
 		cancel(nil)
