@@ -18,7 +18,9 @@ func (c *Container) Running() bool {
 
 // StatusAt is the text of the STATUS column at a time, in the words of moby's container.State.String. now is the engine's
 // clock. Where the times are not known yet it is what the engine said.
-func (c *Container) StatusAt(now time.Time) string { return string(c.AppendStatus(nil, now, new(Ages))) }
+func (c *Container) StatusAt(now time.Time) string {
+	return string(c.AppendStatus(nil, now, new(Ages)))
+}
 
 // AppendStatus is StatusAt for many containers, which share their ages.
 func (c *Container) AppendStatus(out []byte, now time.Time, ages *Ages) []byte {
