@@ -56,6 +56,8 @@ type Options struct {
 	EventRate func() int
 	// Limit bounds the background calls of all engines together. nil for no bound.
 	Limit chan struct{}
+	// Courtesy is the fleet's.
+	Courtesy *Courtesy
 	// APIMax is the newest API version that we speak.
 	APIMax string
 	// FailureRetry is how many attempts to connect must fail before a Healthy node becomes Unhealthy.
