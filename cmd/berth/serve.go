@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/internal/api"
+	"berth/internal/atomicfile"
 	"berth/internal/cluster"
 	"berth/internal/discovery"
 	"berth/internal/dockercontext"
@@ -432,7 +433,7 @@ func (p *program) endpointID() (string, error) {
 	if err := ensureDir(store.Dir()); err != nil {
 		return "", err
 	}
-	return id, os.WriteFile(path, []byte(id+"\n"), 0o600)
+	return id, atomicfile.Write(path, []byte(id+"\n"), 0o600)
 }
 
 // contextName is the docker context that leads to the endpoint.
