@@ -158,7 +158,7 @@ func (h *Handler) hand(w http.ResponseWriter, r *http.Request, addr, token strin
 	}
 	out.Header.Set(headerToken, token)
 	out.Header.Set(headerClient, h.o.Client(r))
-	options := proxy.Options{Tunnels: h.o.Tunnels, Hijack: mayHijack(r), HTTP2: isRPC(r)}
+	options := proxy.Options{Tunnels: h.o.Tunnels, Hijack: mayHijack(r), HTTP2: proxy.IsRPC(r)}
 	if err := proxy.Forward(w, out, h.to(addr), options); err != nil {
 		return &handError{addr, err}
 	}
@@ -169,10 +169,6 @@ func (h *Handler) hand(w http.ResponseWriter, r *http.Request, addr, token strin
 func mayHijack(r *http.Request) bool {
 	path := r.URL.Path
 	return r.Method == http.MethodPost && (strings.HasSuffix(path, "/attach") || strings.Contains(path, "/exec/") && strings.HasSuffix(path, "/start"))
-}
-
-func isRPC(r *http.Request) bool {
-	return r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
 }
 
 // to is how the primary at addr is reached; connections to the one before are let go.

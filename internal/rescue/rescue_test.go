@@ -305,11 +305,11 @@ func TestAManagerKilledAtAnyStep(t *testing.T) {
 				m := w.manage(3)
 				m.run("n1", "web", []string{policy}, nil)
 				m.awaitKept(1)
-				m.calls.left, m.calls.effect = left, effect
+				m.calls.DieAfter(left, effect)
 				m.follow()
 				w.daemons[0].Refuse()
 				if left < 3 { // create, rename, start
-					<-m.calls.died
+					<-m.calls.Died()
 				} else {
 					m.await("web runs elsewhere", on("web", "running", "n2", "n3"))
 				}
@@ -341,13 +341,11 @@ func TestAManagerKilledWhileItSetsAside(t *testing.T) {
 				w.daemons[0].Refuse()
 				m.await("web runs on n2", on("web", "running", "n2"))
 				m.awaitKept(1)
-				m.calls.mu.Lock()
-				m.calls.left, m.calls.effect = left, effect
-				m.calls.mu.Unlock()
+				m.calls.DieAfter(left, effect)
 				if err := w.daemons[0].Listen(); err != nil {
 					t.Fatal(err)
 				}
-				<-m.calls.died
+				<-m.calls.Died()
 				m.stop()
 				m = w.manage(2).follow()
 				m.await("the lost one is set aside", func(*fleet.Snapshot) bool { own, aside := w.copies("web"); return own == 1 && aside == 1 })
@@ -389,10 +387,10 @@ func TestAnotherManagerTakesOver(t *testing.T) {
 	primary.awaitKept(2)
 	replica.awaitKept(2)
 	replica.doubles("web", "shop")
-	primary.calls.left, primary.calls.effect = 1, true
+	primary.calls.DieAfter(1, true)
 	primary.follow()
 	w.daemons[0].Refuse()
-	<-primary.calls.died
+	<-primary.calls.Died()
 	primary.stop()
 	replica.follow()
 	for _, name := range []string{"web", "shop"} {
