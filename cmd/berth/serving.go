@@ -143,6 +143,7 @@ func (e *serving) run(ctx context.Context) error {
 		g.Go(func() error { return e.mover.keeper.Run(following) })
 	}
 	if e.replicated != nil {
+		g.Go(func() error { return e.replicated.hear(ctx, e.cluster) })
 		// The office is kept until clients have had their time; no move begins once ctx has ended.
 		g.Go(func() error {
 			return e.replicated.run(following, e.catchUp, func(office context.Context) error { return e.move(ctx, office) })

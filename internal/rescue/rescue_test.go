@@ -85,7 +85,7 @@ func TestALostNode(t *testing.T) {
 	if own, aside := w.copies("web"); own != 1 || aside != 0 {
 		t.Errorf("web: %d, aside %d", own, aside)
 	}
-	for action, want := range map[string]string{eventDone: `"reason":"node n1 is lost"`, eventAside: `"from":"n1"`} {
+	for action, want := range map[string]string{EventDone: `"reason":"node n1 is lost"`, EventAside: `"from":"n1"`} {
 		if !m.told(action, "web", want) {
 			t.Errorf("no event %s", action)
 		}
@@ -193,7 +193,7 @@ func TestWaiting(t *testing.T) {
 			m.follow()
 			w.daemons[0].Refuse()
 			if tt.why != "" {
-				m.await("it waits: "+tt.why, func(*fleet.Snapshot) bool { return m.told(eventWaiting, "web", tt.why) })
+				m.await("it waits: "+tt.why, func(*fleet.Snapshot) bool { return m.told(EventWaiting, "web", tt.why) })
 			}
 			if tt.help == nil {
 				time.Sleep(2 * testDelay)
@@ -267,7 +267,7 @@ func TestAStartThatIsRefused(t *testing.T) {
 	if own, aside := w.copies("web"); own != 2 || aside != 0 {
 		t.Errorf("%d, %d aside\n%s", own, aside, w.shown())
 	}
-	if !m.told(eventWaiting, "web", "would not") {
+	if !m.told(EventWaiting, "web", "would not") {
 		t.Error("nobody was told")
 	}
 }
@@ -416,7 +416,7 @@ func TestOneThatMayNotAct(t *testing.T) {
 	m.follow()
 	w.daemons[1].ResetRequests()
 	w.daemons[0].Refuse()
-	m.await("it tries", func(*fleet.Snapshot) bool { return m.told(eventWaiting, "web", "not the primary") })
+	m.await("it tries", func(*fleet.Snapshot) bool { return m.told(EventWaiting, "web", "not the primary") })
 	if changed := slices.ContainsFunc(w.daemons[1].Requests(), func(r dockertest.Request) bool { return r.Method != "GET" && r.Method != "HEAD" }); changed {
 		t.Errorf("it changed something: %+v", w.daemons[1].Requests())
 	}
