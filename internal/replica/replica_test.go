@@ -29,6 +29,7 @@ type manager struct {
 	http    *httptest.Server
 	handler *replica.Handler
 	asks    atomic.Int64
+	hangs   atomic.Bool
 	events  chan string // what it tells
 }
 
@@ -54,9 +55,15 @@ func newManager(t *testing.T, name string) *manager {
 		return "client of " + name
 	}
 	h := replica.NewHandler(replica.Options{
-		Standing: m.Standing,
+		Standing: m.Standing, Sign: 100 * time.Millisecond,
 		Local: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			m.asks.Add(1)
+			if r.URL.Path == "/slow" || m.hangs.Load() {
+				select {
+				case <-time.After(time.Second):
+				case <-r.Context().Done():
+				}
+			}
 			if r.URL.Path == "/events" {
 				m.tell(w, r, name, client(r))
 				return
@@ -336,5 +343,46 @@ func TestFollow(t *testing.T) {
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// A primary that is slow is waited for, one that hangs is not, and what has begun is left alone.
+func TestPrimaryHangs(t *testing.T) {
+	a, b := newManager(t, "a"), newManager(t, "b")
+	a.lead(t, 1, b)
+	if code, got := b.do(t, "POST", "/slow", "x"); code != http.StatusOK || got != "a for client of b: /slow x" {
+		t.Errorf("slow: %d %s", code, got)
+	}
+	a.events = make(chan string)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, b.http.URL+"/events", nil) // a stream that is handed on
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	lines := bufio.NewReader(res.Body)
+	if line, err := lines.ReadString('\n'); err != nil || !strings.Contains(line, `"by":"a"`) {
+		t.Fatalf("%q, %v", line, err)
+	}
+	a.hangs.Store(true)
+	began := time.Now()
+	code, got := b.do(t, "POST", "/x", "y")
+	if code != http.StatusServiceUnavailable || !strings.Contains(got, "does not answer any more; what it was asked for may have been done") || time.Since(began) > 900*time.Millisecond {
+		t.Errorf("hung: %d %s after %s", code, got, time.Since(began))
+	}
+	// Our own view is better than to wait.
+	if _, got := b.do(t, "GET", "/x", ""); got != "b for client of b: /x " {
+		t.Errorf("a read: %s", got)
+	}
+	a.hangs.Store(false)
+	a.events <- "more"
+	if line, err := lines.ReadString('\n'); err != nil || line != "more\n" {
+		t.Errorf("the stream: %q, %v", line, err)
+	}
+	if code, got := b.do(t, "POST", "/x", "y"); code != http.StatusOK {
+		t.Errorf("later: %d %s", code, got)
 	}
 }

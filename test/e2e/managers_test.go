@@ -53,10 +53,32 @@ type team struct {
 type teamManager struct {
 	name, addr string
 	cmd        *exec.Cmd
+	// peers is the way from other managers to this one, and store its way to etcd; nil is the direct one.
+	peers, store *gate
+}
+
+func (m *teamManager) advertised() string {
+	if m.peers != nil {
+		return m.peers.addr
+	}
+	return m.addr
+}
+
+func (g *team) storeOf(m *teamManager) string {
+	if m.store != nil {
+		return "etcd://" + m.store.addr
+	}
+	return g.url()
 }
 
 // newTeam starts etcd, three managers and what leads them to the engines.
 func newTeam(t *testing.T, w *world) *team {
+	t.Helper()
+	return newTeamOf(t, w, func(*teamManager, *kvServer) {})
+}
+
+// newTeamOf is newTeam with managers that are prepared before they are started.
+func newTeamOf(t *testing.T, w *world, prepare func(*teamManager, *kvServer)) *team {
 	t.Helper()
 	g := &team{w: w, dir: t.TempDir(), etcd: startEtcd(t)}
 	for _, host := range []string{"host1", "host2", "host3"} {
@@ -66,6 +88,7 @@ func newTeam(t *testing.T, w *world) *team {
 	}
 	for i := range 3 {
 		m := &teamManager{name: "manager" + strconv.Itoa(i+1), addr: "127.0.0.1:" + freePort(t)}
+		prepare(m, g.etcd)
 		g.managers = append(g.managers, m)
 		g.start(t, m)
 	}
@@ -141,7 +164,7 @@ func (g *team) start(t *testing.T, m *teamManager) {
 	}
 	defer log.Close()
 	m.cmd = g.w.command("berth", "-s", filepath.Join(g.dir, m.name), "serve", "--no-context", "-H", "tcp://"+m.addr, "--replication", "--replication-ttl", replicationTTL.String(),
-		"--advertise", m.addr, g.url())
+		"--advertise", m.advertised(), g.storeOf(m))
 	m.cmd.Stdout, m.cmd.Stderr = log, log
 	if err := m.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -222,6 +245,9 @@ type load struct {
 
 const loadClients = 32
 
+// labelPort says what host port a container asks for, which lists do not say of one that was never started.
+const labelPort = "port"
+
 func (g *team) load(t *testing.T) *load {
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &load{g: g, stop: cancel, made: map[string]string{}, refused: map[string]int{}}
@@ -240,15 +266,23 @@ func (l *load) end() {
 func (l *load) client(ctx context.Context, c int) {
 	for i := 0; ctx.Err() == nil; i++ {
 		name := fmt.Sprintf("load-%d-%d", c, i)
-		for try := 0; ctx.Err() == nil && !l.create(ctx, l.g.managers[(c+i+try)%len(l.g.managers)], name); try++ {
+		spec := `{"Image":"busybox:latest","Cmd":["true"]}`
+		if i%2 == 0 { // two clients want one port, which two nodes have
+			port := strconv.Itoa(30000 + c/2*1000 + i)
+			spec = fmt.Sprintf(`{"Image":"busybox:latest","Cmd":["true"],"Labels":{%q:%q},"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":%q}]}}}`, labelPort, port, port)
+		}
+		for try := 0; ctx.Err() == nil && !l.create(ctx, l.g.managers[(c+i+try)%len(l.g.managers)], name, spec); try++ {
 			time.Sleep(100 * time.Millisecond)
+		}
+		if !nightly() { // a thousand containers take longer to remove than all else
+			time.Sleep(time.Second)
 		}
 	}
 }
 
 // create tells whether the client is done with that name.
-func (l *load) create(ctx context.Context, m *teamManager, name string) bool {
-	code, body, err := m.ask(ctx, http.MethodPost, "/containers/create?name="+name, `{"Image":"busybox:latest","Cmd":["true"]}`)
+func (l *load) create(ctx context.Context, m *teamManager, name, spec string) bool {
+	code, body, err := m.ask(ctx, http.MethodPost, "/containers/create?name="+name, spec)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -288,9 +322,14 @@ func (l *load) check(t *testing.T) {
 	l.g.settle(t)
 	where, names := map[string]int{}, map[string]int{}
 	for _, addr := range l.g.engines {
-		for id, name := range containersAt(t, addr) {
+		ports := map[string]string{}
+		for id, c := range containersAt(t, addr) {
 			where[id]++
-			names[name]++
+			names[c.name]++
+			if other := ports[c.port]; other != "" && c.port != "" {
+				t.Errorf("%s and %s have port %s of one node", c.name, other, c.port)
+			}
+			ports[c.port] = c.name
 		}
 	}
 	for id, name := range l.made {
@@ -310,23 +349,27 @@ func (l *load) check(t *testing.T) {
 	l.g.clear(t)
 }
 
-// containersAt are an engine's containers: ID → name.
-func containersAt(t *testing.T, addr string) map[string]string {
+// held is what an engine's container has that nobody else may have.
+type held struct{ name, port string }
+
+// containersAt are an engine's containers by ID.
+func containersAt(t *testing.T, addr string) map[string]held {
 	t.Helper()
 	_, b, err := (&teamManager{addr: addr}).ask(t.Context(), http.MethodGet, `/containers/json?all=1`, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var rows []struct {
-		ID    string `json:"Id"`
-		Names []string
+		ID     string `json:"Id"`
+		Names  []string
+		Labels map[string]string
 	}
 	if err := json.Unmarshal([]byte(b), &rows); err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]string{}
+	all := map[string]held{}
 	for _, r := range rows {
-		all[r.ID] = r.Names[0]
+		all[r.ID] = held{r.Names[0], r.Labels[labelPort]}
 	}
 	return all
 }
@@ -356,10 +399,10 @@ func (g *team) clear(t *testing.T) {
 		all := containersAt(t, addr)
 		wg.Go(func() {
 			e := &teamManager{addr: addr}
-			for id, name := range all {
+			for id, c := range all {
 				code, answer, err := e.ask(t.Context(), http.MethodDelete, "/containers/"+id+"?force=1&v=1", "")
 				if err != nil || code != http.StatusNoContent && code != http.StatusNotFound {
-					t.Errorf("remove %s: %d %s, %v", name, code, answer, err)
+					t.Errorf("remove %s: %d %s, %v", c.name, code, answer, err)
 				}
 			}
 		})
@@ -458,7 +501,11 @@ func stopPrimary(t *testing.T, g *team) {
 		t.Fatal(err)
 	}
 	soon(t, "there is another primary", func() bool { p := g.primary(t); return p != nil && p != m })
-	time.Sleep(time.Second)
+	asleep := time.Second
+	if nightly() {
+		asleep = time.Minute // longer than most of what waits for it
+	}
+	time.Sleep(asleep)
 	if err := m.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
