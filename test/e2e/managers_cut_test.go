@@ -17,7 +17,7 @@ func TestManagersCutOff(t *testing.T) {
 	g := newTeamOf(t, w, func(m *teamManager, etcd *kvServer) {
 		m.peers, m.store = newGate(t, m.addr), newGate(t, etcd.addr)
 	})
-	soon(t, "there is a primary", func() bool { return g.primary(t) != nil })
+	m := g.elected(t, nil)
 	l := g.load(t)
 	eventually(t, 20*time.Second, "containers are created", func() bool { return l.since(time.Time{}) })
 	rounds, length := 1, 2*time.Second
@@ -26,13 +26,10 @@ func TestManagersCutOff(t *testing.T) {
 	}
 	for range rounds {
 		// Replicas cannot reach the primary, which has the lease still.
-		m := g.primary(t)
 		t.Logf("%s is cut off from the other managers", m.name)
 		m.peers.cut()
 		time.Sleep(length)
-		if g.primary(t) != m {
-			t.Errorf("%s is not the primary any more, although it reaches the store", m.name)
-		}
+		same(t, "primary, which still reaches the store,", g.elected(t, nil).name, m.name)
 		if code, answer, err := m.ask(t.Context(), http.MethodPost, "/containers/create", `{"Image":"busybox:latest"}`); err != nil || code != http.StatusCreated {
 			t.Errorf("the primary itself: %d %s, %v", code, answer, err)
 		}
@@ -40,7 +37,7 @@ func TestManagersCutOff(t *testing.T) {
 		// The primary cannot reach the store, and the others can reach both.
 		t.Logf("%s is cut off from the store", m.name)
 		m.store.cut()
-		soon(t, "there is another primary", func() bool { p := g.primary(t); return p != nil && p != m })
+		next := g.elected(t, m)
 		info, err := m.info(t.Context())
 		if err != nil || strings.Contains(info, "Role primary\n") {
 			t.Errorf("%s without a store: %v\n%s", m.name, err, info)
@@ -50,18 +47,18 @@ func TestManagersCutOff(t *testing.T) {
 		time.Sleep(length)
 		m.store.heal()
 		// Nobody reaches it but clients and engines.
-		m = g.primary(t)
+		m = next
 		t.Logf("%s is cut off from the store and the other managers", m.name)
 		m.store.cut()
 		m.peers.cut()
-		soon(t, "there is another primary", func() bool { p := g.primary(t); return p != nil && p != m })
+		next = g.elected(t, m)
 		again = time.Now()
 		soon(t, "containers are created again", func() bool { return l.since(again) })
 		time.Sleep(length)
 		m.peers.heal()
 		m.store.heal()
+		m = next
 	}
-	soon(t, "there is a primary", func() bool { return g.primary(t) != nil })
 	l.check(t)
 }
 
@@ -69,8 +66,7 @@ func TestManagersCutOff(t *testing.T) {
 func TestManagerRestartsUnderLoad(t *testing.T) {
 	w := fleet(t)
 	g := newTeam(t, w)
-	soon(t, "there is a primary", func() bool { return g.primary(t) != nil })
-	m := g.primary(t)
+	m := g.elected(t, nil)
 	l := g.load(t)
 	eventually(t, 20*time.Second, "containers are created", func() bool { return l.since(time.Time{}) })
 	times := 4
@@ -99,6 +95,6 @@ func TestManagerRestartsUnderLoad(t *testing.T) {
 		soon(t, "containers are created again", func() bool { return l.since(again) })
 		t.Logf("restart %d: %s", i+1, time.Since(began).Round(time.Millisecond))
 	}
-	soon(t, "there is a primary", func() bool { return g.primary(t) != nil })
+	g.elected(t, nil)
 	l.check(t)
 }

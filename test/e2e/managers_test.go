@@ -230,6 +230,13 @@ func (g *team) primary(t *testing.T) *teamManager {
 	return nil
 }
 
+// elected waits for a primary, another one than not.
+func (g *team) elected(t *testing.T, not *teamManager) (p *teamManager) {
+	t.Helper()
+	soon(t, "there is a primary", func() bool { p = g.primary(t); return p != nil && p != not })
+	return p
+}
+
 // load is clients that create containers, each at any of the managers, and try again what was not answered well.
 type load struct {
 	g    *team
@@ -244,6 +251,9 @@ type load struct {
 }
 
 const loadClients = 32
+
+// loadPatience is how long a client waits until it tries another manager: one that hears of no primary waits for longer.
+const loadPatience = 8 * time.Second
 
 // labelPort says what host port a container asks for, which lists do not say of one that was never started.
 const labelPort = "port"
@@ -282,6 +292,8 @@ func (l *load) client(ctx context.Context, c int) {
 
 // create tells whether the client is done with that name.
 func (l *load) create(ctx context.Context, m *teamManager, name, spec string) bool {
+	ctx, cancel := context.WithTimeout(ctx, loadPatience)
+	defer cancel()
 	code, body, err := m.ask(ctx, http.MethodPost, "/containers/create?name="+name, spec)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -443,8 +455,7 @@ func TestManagersUnderFaults(t *testing.T) {
 func TestIntentsOutliveThePrimary(t *testing.T) {
 	w := fleet(t)
 	g := newTeam(t, w)
-	soon(t, "there is a primary", func() bool { return g.primary(t) != nil })
-	was := g.primary(t)
+	was := g.elected(t, nil)
 	at := func(m *teamManager, args ...string) *exec.Cmd {
 		return w.command("docker", append([]string{"-H", "tcp://" + m.addr}, args...)...)
 	}
@@ -465,8 +476,7 @@ func TestIntentsOutliveThePrimary(t *testing.T) {
 	}
 	t.Logf("kill -9 %s", was.name)
 	was.kill()
-	soon(t, "there is another primary", func() bool { return g.primary(t) != nil })
-	now := g.primary(t)
+	now := g.elected(t, was)
 	contains(t, "node ls at the new primary", must(t, at(now, "node", "ls", "--filter", "name=host2")), "host2", "Pause")
 	contains(t, "a create for the paused node", fails(t, at(now, "create", "-e", "constraint:rack==7", "busybox")), "1 paused")
 	g.start(t, was)
