@@ -14,7 +14,7 @@ import (
 // exists once, no name and no port is held twice, and who still reaches the store goes on.
 func TestManagersCutOff(t *testing.T) {
 	w := fleet(t)
-	g := newTeamOf(t, w, func(m *teamManager, etcd *kvServer) {
+	g := newTeamOf(t, w, &team{}, func(m *teamManager, etcd *kvServer) {
 		m.peers, m.store = newGate(t, m.addr), newGate(t, etcd.addr)
 	})
 	m := g.elected(t, nil)

@@ -48,6 +48,9 @@ type team struct {
 	etcd     *kvServer
 	engines  []string
 	managers []*teamManager
+	options  []string // of berth serve, beside what all have
+	// by leads managers to an engine by another address; nil is the direct way.
+	by func(host, addr string) string
 }
 
 type teamManager struct {
@@ -74,15 +77,18 @@ func (g *team) storeOf(m *teamManager) string {
 // newTeam starts etcd, three managers and what leads them to the engines.
 func newTeam(t *testing.T, w *world) *team {
 	t.Helper()
-	return newTeamOf(t, w, func(*teamManager, *kvServer) {})
+	return newTeamOf(t, w, &team{}, func(*teamManager, *kvServer) {})
 }
 
-// newTeamOf is newTeam with managers that are prepared before they are started.
-func newTeamOf(t *testing.T, w *world, prepare func(*teamManager, *kvServer)) *team {
+// newTeamOf is newTeam of what g has of its own already, and with managers that are prepared before they are started.
+func newTeamOf(t *testing.T, w *world, g *team, prepare func(*teamManager, *kvServer)) *team {
 	t.Helper()
-	g := &team{w: w, dir: t.TempDir(), etcd: startEtcd(t)}
+	g.w, g.dir, g.etcd = w, t.TempDir(), startEtcd(t)
 	for _, host := range []string{"host1", "host2", "host3"} {
 		addr := forward(t, w.engineSocket(t, host))
+		if g.by != nil {
+			addr = g.by(host, addr)
+		}
 		g.engines = append(g.engines, addr)
 		background(t, w.command("berth", "join", "--advertise", addr, "--heartbeat", "1s", "--ttl", "20s", g.url()))
 	}
@@ -164,7 +170,8 @@ func (g *team) start(t *testing.T, m *teamManager) {
 	}
 	defer log.Close()
 	m.cmd = g.w.command("berth", "-s", filepath.Join(g.dir, m.name), "serve", "--no-context", "-H", "tcp://"+m.addr, "--replication", "--replication-ttl", replicationTTL.String(),
-		"--advertise", m.advertised(), g.storeOf(m))
+		"--advertise", m.advertised())
+	m.cmd.Args = append(append(m.cmd.Args, g.options...), g.storeOf(m))
 	m.cmd.Stdout, m.cmd.Stderr = log, log
 	if err := m.cmd.Start(); err != nil {
 		t.Fatal(err)
