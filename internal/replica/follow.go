@@ -14,8 +14,8 @@ const (
 	// followHead is how long a primary may take to begin its answer, and followPause how long it is left alone after it ended.
 	followHead  = 10 * time.Second
 	followPause = 500 * time.Millisecond
-	// followTries fail before that is worth a word: a new primary may still be about to begin.
-	followTries = 5
+	// followTries fail before that is worth a word: a primary that died is replaced before, as a rule.
+	followTries = 60
 )
 
 // Follow reads a stream of JSON objects from whoever is the primary, while that is another manager, and hands each to take, until ctx ends.
