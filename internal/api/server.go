@@ -144,7 +144,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) error {
-	if isRPC(r) {
+	if proxy.IsRPC(r) {
 		return callBuilder(s, w, &request{Request: r, path: r.URL.Path})
 	}
 	version, path, err := s.gate.pass(r.URL.Path, s.fleet.Snapshot())

@@ -245,7 +245,7 @@ func testcontainers(t *testing.T, w *world) {
 	w.reaped(t)
 	if tool := program("BERTH_TESTCONTAINERS"); tool != "" {
 		cmd := with(w.command(tool, "host2"), "DOCKER_HOST=unix://"+w.socket) // it looks for mapped ports on localhost
-		r := do(t, cmd) // it kills itself at the end
+		r := do(t, cmd)                                                       // it kills itself at the end
 		contains(t, "Testcontainers for Go", r.out+r.err, "OK: the page, the file and the other container")
 		w.reaped(t)
 	}
