@@ -25,7 +25,13 @@ type statusError struct {
 	message string
 }
 
+// speaksTLS is how Go's servers, and so every engine, answer plain HTTP where they want TLS.
+const speaksTLS = "Client sent an HTTP request to an HTTPS server"
+
 func (s *statusError) Error() string {
+	if s.status == http.StatusBadRequest && strings.Contains(s.message, speaksTLS) {
+		return "the engine wants TLS: give the manager --tlsverify, --tlscacert, --tlscert and --tlskey"
+	}
 	return fmt.Sprintf("GET %s: status %d: %s", s.path, s.status, s.message)
 }
 
