@@ -361,15 +361,16 @@ func (w *world) nodes(t *testing.T, filter string) map[string]int {
 	return count
 }
 
-// eventually waits for a condition.
+// eventually waits for a condition. To ask takes a program, and others are at work: the longer it takes the more rarely it asks.
 func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(limit)
+	began := time.Now()
 	for !ok() {
-		if time.Now().After(deadline) {
+		waited := time.Since(began)
+		if waited > limit {
 			t.Fatalf("not within %s: %s", limit, what)
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(min(max(waited/10, 50*time.Millisecond), 500*time.Millisecond))
 	}
 }
 
