@@ -30,6 +30,9 @@ const (
 	unknown = 10
 )
 
+// costly is what only some tests need, by how their names begin: made once, if one shard has them all.
+var costly = map[string]string{"TestGeneric": "a tree of Debian", "TestSocket": "a berth that needs no libraries"}
+
 // record has the seconds of each test, for shards that end together; a wrong one makes one of them end later than it could. It is what
 // test/seconds makes of the output of `go test -v`.
 //
@@ -140,6 +143,11 @@ func wanted(ctx context.Context) ([]shards.Part, error) {
 			p := shards.Part{Test: test, Sub: sub, Seconds: unknown}
 			if s, ok := seconds[strings.TrimSuffix(test+"/"+sub, "/")]; ok {
 				p.Seconds = s
+			}
+			for begin, what := range costly {
+				if strings.HasPrefix(test, begin) {
+					p.Shares = what
+				}
 			}
 			if shards.Selects(asked("test.run"), p) {
 				all = append(all, p)

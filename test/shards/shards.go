@@ -18,6 +18,7 @@ import (
 type Part struct {
 	Test, Sub string // as -run takes them
 	Seconds   float64
+	Shares    string // what is costly to make: all parts that share it go to one shard
 }
 
 // Shard is a slice of the tests.
@@ -26,8 +27,8 @@ type Shard struct {
 	Seconds float64
 }
 
-// Divide makes at most limit shards, and no more than have worthwhile seconds to do. It gives each part to the shard that has least
-// to do yet, the longest first.
+// Divide makes at most limit shards, and no more than have worthwhile seconds to do. It gives each part, with those it shares something
+// with, to the shard that has least to do yet, the longest first.
 func Divide(parts []Part, limit int, worthwhile float64) []Shard {
 	total := 0.0
 	for _, p := range parts {
@@ -37,13 +38,38 @@ func Divide(parts []Part, limit int, worthwhile float64) []Shard {
 	for i := range shards {
 		shards[i].subs = map[string][]string{}
 	}
-	longestFirst := func(a, b Part) int { return cmp.Compare(b.Seconds, a.Seconds) }
-	for _, p := range slices.SortedStableFunc(slices.Values(parts), longestFirst) {
-		i := idlest(shards)
-		shards[i].subs[p.Test] = append(shards[i].subs[p.Test], p.Sub)
-		shards[i].Seconds += p.Seconds
+	for _, u := range units(parts) {
+		s := &shards[idlest(shards)]
+		for _, p := range u.parts {
+			s.subs[p.Test] = append(s.subs[p.Test], p.Sub)
+		}
+		s.Seconds += u.seconds
 	}
 	return shards
+}
+
+// unit is parts that go together.
+type unit struct {
+	parts   []Part
+	seconds float64
+}
+
+// units are the parts put together, the longest first.
+func units(parts []Part) []*unit {
+	var all []*unit
+	shared := map[string]*unit{}
+	for _, p := range parts {
+		u := shared[p.Shares]
+		if u == nil || p.Shares == "" {
+			u = &unit{}
+			all = append(all, u)
+			shared[p.Shares] = u
+		}
+		u.parts = append(u.parts, p)
+		u.seconds += p.Seconds
+	}
+	slices.SortStableFunc(all, func(a, b *unit) int { return cmp.Compare(b.seconds, a.seconds) })
+	return all
 }
 
 func idlest(shards []Shard) (least int) {

@@ -11,7 +11,9 @@ import (
 )
 
 func TestDivide(t *testing.T) {
-	parts := []Part{{"TestA", "", 50}, {"TestB", "1", 40}, {"TestB", "2", 30}, {"TestB", "3", 25}, {"TestC", "", 5}}
+	parts := []Part{{"TestA", "", 50, ""}, {"TestB", "1", 40, ""}, {"TestB", "2", 30, ""}, {"TestB", "3", 25, ""}, {"TestC", "", 5, ""}}
+	sharing := slices.Clone(parts)
+	sharing[0].Shares, sharing[2].Shares = "x", "x"
 	for name, tt := range map[string]struct {
 		parts []Part
 		limit int
@@ -20,6 +22,7 @@ func TestDivide(t *testing.T) {
 		"one does it all":                  {parts, 1, "[TestA TestB/1 TestB/2 TestB/3 TestC]"},
 		"the longest first, to the idlest": {parts, 2, "[TestA TestB/3] [TestB/1 TestB/2 TestC]"},
 		"not more than are worth it":       {parts, 9, "[TestA] [TestB/1 TestC] [TestB/2 TestB/3]"},
+		"what shares something":            {sharing, 2, "[TestA TestB/2] [TestB/1 TestB/3 TestC]"},
 		"few":                              {parts[:1], 9, "[TestA]"},
 		"none":                             {nil, 9, "[]"},
 	} {
@@ -46,7 +49,7 @@ func TestDivide(t *testing.T) {
 func TestSkip(t *testing.T) {
 	var parts []Part
 	for i := range 40 {
-		parts = append(parts, Part{fmt.Sprintf("Test%d", i), "", float64(i)}, Part{"TestChecks", fmt.Sprintf("%02d_what_is_(a+b)|c", i), float64(i % 7)})
+		parts = append(parts, Part{fmt.Sprintf("Test%d", i), "", float64(i), ""}, Part{"TestChecks", fmt.Sprintf("%02d_what_is_(a+b)|c", i), float64(i % 7), ""})
 	}
 	shards := Divide(parts, 3, 1)
 	for _, p := range parts {
