@@ -79,8 +79,9 @@ func outside() (int, error) {
 		return 1, err
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // with the namespaces its mounts are gone
-	// Whoever ends the suite in its midst ends the namespaces only; what the kernel keeps is then taken away as always.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	// Whoever ends the suite in its midst, or reads no more of what it prints, ends the namespaces only; what the kernel keeps is then
+	// taken away as always.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
 	defer stop()
 	if outsideNet, err = os.Open("/proc/self/ns/net"); err != nil {
 		return 1, err
