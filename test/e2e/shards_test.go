@@ -8,12 +8,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"berth/test/shards"
@@ -33,6 +35,10 @@ const (
 // costly is what only some tests need, by how their names begin: made once, if one shard has them all.
 var costly = map[string]string{"TestGeneric": "a tree of Debian", "TestSocket": "a berth that needs no libraries"}
 
+// alone are tests of how soon clients are answered, to the second: they come last, with nothing beside them. Others that measure time
+// (TestManagersUnderFaults, TestALostHostsContainersRunElsewhere) leave a busy computer enough of it.
+var alone = []string{"TestTrouble"}
+
 // record has the seconds of each test, for shards that end together; a wrong one makes one of them end later than it could. It is what
 // test/seconds makes of the output of `go test -v`.
 //
@@ -42,7 +48,7 @@ var record string
 // asked is a flag's value.
 func asked(name string) string { return flag.Lookup(name).Value.String() }
 
-// sharded runs the tests in shards, each in namespaces and a folder of its own.
+// sharded runs the tests in shards.
 func sharded(ctx context.Context, dir string) (int, error) {
 	limit, err := shardLimit()
 	if err != nil {
@@ -52,49 +58,63 @@ func sharded(ctx context.Context, dir string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	all := shards.Divide(parts, limit, worthwhile)
+	all, last := divide(parts, limit)
 	printer := shards.NewPrinter(os.Stdout, len(all))
-	type end struct {
-		code int
-		err  error
+	codes, errs := make([]int, len(all)), make([]error, len(all))
+	for _, round := range [][2]int{{0, last}, {last, len(all)}} {
+		var wg sync.WaitGroup
+		for i := round[0]; i < round[1]; i++ {
+			wg.Go(func() {
+				out := printer.Output(i)
+				codes[i], errs[i] = runShard(ctx, filepath.Join(dir, strconv.Itoa(i+1)), shardArgs(shards.Skip(all, i)), out)
+				out.End()
+			})
+		}
+		wg.Wait()
 	}
-	ends := make(chan end, len(all))
-	started := 0
-	for i := range all {
-		tmp := filepath.Join(dir, strconv.Itoa(i+1))
-		if err = os.Mkdir(tmp, 0o700); err != nil {
-			break
-		}
-		cmd := again(ctx, "init", shardArgs(shards.Skip(all, i)))
-		cmd.Env = append(cmd.Env, "TMPDIR="+tmp)
-		out := printer.Output(i)
-		cmd.Stdout, cmd.Stderr = out, out
-		cmd.SysProcAttr = &syscall.SysProcAttr{
-			Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
-			Pdeathsig:  syscall.SIGKILL,
-		}
-		if err = cmd.Start(); err != nil {
-			break
-		}
-		started++
-		go func() {
-			code, err := exitCode(cmd.Wait())
-			out.End()
-			ends <- end{code, err}
-		}()
-	}
-	code := 0
-	for range started {
-		e := <-ends
-		err = errors.Join(err, e.err)
-		if code == 0 {
-			code = e.code
-		}
-	}
-	if err != nil && code == 0 {
+	err = errors.Join(errs...)
+	code := slices.Max(codes)
+	if code == 0 && (err != nil || slices.Min(codes) != 0) { // one was killed
 		code = 1
 	}
 	return code, errors.Join(err, printer.Verdict(code == 0))
+}
+
+// divide makes shards, of which those from last on have to wait until the others have ended.
+func divide(parts []shards.Part, limit int) (all []shards.Shard, last int) {
+	all = shards.Divide(parts, limit, worthwhile)
+	if len(all) == 1 {
+		return all, 1
+	}
+	isAlone := func(p shards.Part) bool { return slices.Contains(alone, p.Test) }
+	var quiet []shards.Part
+	for _, p := range parts {
+		if isAlone(p) {
+			quiet = append(quiet, p)
+		}
+	}
+	all = shards.Divide(slices.DeleteFunc(parts, isAlone), limit, worthwhile)
+	if last = len(all); len(quiet) > 0 {
+		all = append(all, shards.Divide(quiet, 1, worthwhile)...)
+	}
+	return all, last
+}
+
+// runShard runs some of the tests in namespaces and a folder of their own.
+func runShard(ctx context.Context, dir string, args []string, out io.Writer) (int, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return 1, err
+	}
+	cmd := again(ctx, "init", args)
+	cmd.Env = append(cmd.Env, "TMPDIR="+dir)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	runtime.LockOSThread() // Pdeathsig is of the thread that starts it
+	defer runtime.UnlockOSThread()
+	return exitCode(cmd.Run())
 }
 
 func shardLimit() (int, error) {
@@ -157,10 +177,11 @@ func wanted(ctx context.Context) ([]shards.Part, error) {
 	return all, nil
 }
 
-// checkNames are the checks' names as testing has them.
+// checkNames are the checks' names as testing has them, of which a slash would end one.
 func checkNames() (names []string) {
 	for i, c := range conformance {
-		names = append(names, strings.ReplaceAll(fmt.Sprintf("%02d %s", i+1, c.name), " ", "_"))
+		name, _, _ := strings.Cut(c.name, "/")
+		names = append(names, strings.ReplaceAll(fmt.Sprintf("%02d %s", i+1, name), " ", "_"))
 	}
 	return names
 }
