@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -71,18 +72,21 @@ func fleet(t *testing.T) *world {
 			err = w.upShared()
 		}
 		if err == nil {
-			err = w.loadImages("busybox:latest", "web:1")
+			err = w.loadImages(sharedImages...)
 		}
 		if err != nil {
 			t.Fatalf("the shared fleet: %v", err)
 		}
 	}
-	t.Cleanup(func() { shared.sweep(t) })
+	t.Cleanup(func() { shared.sweep(t); shared.sweepImages(t) })
 	if t.Failed() {
 		t.FailNow()
 	}
 	return shared
 }
+
+// sharedImages are what the shared machines have.
+var sharedImages = []string{"busybox:latest", "web:1"}
 
 // sharedLabels are what the shared machines' engines say of themselves.
 var sharedLabels = map[string][]string{
@@ -276,6 +280,38 @@ func (w *world) sweep(t *testing.T) {
 			if out, err := w.docker(append(strings.Fields(what[1]), ids...)...).CombinedOutput(); err != nil {
 				t.Errorf("sweep: docker %s: %v\n%s", what[1], err, out)
 			}
+		}
+	}
+}
+
+// sweepImages removes all images but the shared ones. It asks without a client, since it does so after every test.
+func (w *world) sweepImages(t *testing.T) {
+	t.Helper()
+	res, err := w.http(t).Get("http://berth/images/json")
+	if err != nil {
+		t.Errorf("sweep: list images: %v", err)
+		return
+	}
+	defer res.Body.Close()
+	var images []struct {
+		ID       string `json:"Id"`
+		RepoTags []string
+	}
+	if err := json.NewDecoder(res.Body).Decode(&images); err != nil {
+		t.Errorf("sweep: list images: %v", err)
+		return
+	}
+	for _, image := range images {
+		tagged := len(image.RepoTags) > 0 && image.RepoTags[0] != "<none>:<none>"
+		left := slices.DeleteFunc(image.RepoTags, func(tag string) bool { return slices.Contains(sharedImages, tag) })
+		if !tagged {
+			left = []string{image.ID}
+		}
+		if len(left) == 0 {
+			continue
+		}
+		if out, err := w.docker(append([]string{"rmi", "-f"}, left...)...).CombinedOutput(); err != nil {
+			t.Errorf("sweep: docker rmi %v: %v\n%s", left, err, out)
 		}
 	}
 }
