@@ -35,9 +35,10 @@ const (
 // costly is what only some tests need, by how their names begin: made once, if one shard has them all.
 var costly = map[string]string{"TestGeneric": "a tree of Debian", "TestSocket": "a berth that needs no libraries"}
 
-// alone are tests of how soon clients are answered, to the second: they come last, with nothing beside them. Others that measure time
-// (TestManagersUnderFaults, TestALostHostsContainersRunElsewhere) leave a busy computer enough of it.
-var alone = []string{"TestTrouble"}
+// alone are tests of how soon clients are answered, to the second, and of clients who are refused if an engine takes longer than
+// 600 ms: they come last, with nothing beside them. Others that measure time (TestManagersUnderFaults,
+// TestALostHostsContainersRunElsewhere) leave a busy computer enough of it.
+var alone = []string{"TestTrouble", "TestManyClients"}
 
 // record has the seconds of each test, for shards that end together; a wrong one makes one of them end later than it could. It is what
 // test/seconds makes of the output of `go test -v`.
