@@ -35,10 +35,10 @@ const (
 // costly is what only some tests need, by how their names begin: made once, if one shard has them all.
 var costly = map[string]string{"TestGeneric": "a tree of Debian", "TestSocket": "a berth that needs no libraries"}
 
-// alone are tests of how soon clients are answered, to the second, and of clients who are refused if an engine takes longer than
-// 600 ms: they come last, with nothing beside them. Others that measure time (TestManagersUnderFaults,
-// TestALostHostsContainersRunElsewhere) leave a busy computer enough of it.
-var alone = []string{"TestTrouble", "TestManyClients"}
+// alone, by how their names begin, are tests of how soon clients are answered, to the second, and of hundreds of clients at once, who are
+// rightly refused if an engine gets no CPU for 600 ms: they come last, with nothing beside them. Others that measure time
+// (TestManagersUnderFaults, TestALostHostsContainersRunElsewhere) leave a busy computer enough of it.
+var alone = []string{"TestTrouble/", "TestManyClients/", "TestConformance/68_"}
 
 // record has the seconds of each test, for shards that end together; a wrong one makes one of them end later than it could. It is what
 // test/seconds makes of the output of `go test -v`.
@@ -87,7 +87,9 @@ func divide(parts []shards.Part, limit int) (all []shards.Shard, last int) {
 	if len(all) == 1 {
 		return all, 1
 	}
-	isAlone := func(p shards.Part) bool { return slices.Contains(alone, p.Test) }
+	isAlone := func(p shards.Part) bool {
+		return slices.ContainsFunc(alone, func(begin string) bool { return strings.HasPrefix(p.Test+"/"+p.Sub, begin) })
+	}
 	var quiet []shards.Part
 	for _, p := range parts {
 		if isAlone(p) {
