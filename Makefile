@@ -20,7 +20,7 @@ test: test-deps check unit e2e
 unit:
 	$(GO) test -race -timeout 15m ./...
 
-# Needs root: it starts real Docker Engines, in namespaces of its own.
+# Needs root: it starts real Docker Engines, in namespaces of its own, in several shards at once (BERTH_E2E_SHARDS).
 e2e: test-deps
 	$(GO) test -tags e2e -count 1 -timeout 30m ./test/e2e
 

@@ -2,13 +2,14 @@
 
 // Package e2e walks through what users do, with the stock clients against real Docker Engines.
 //
-// The whole suite runs inside namespaces of its own: network, mounts and processes. Its engines, bridges and iptables rules
-// are nowhere else, and when the suite ends, however it ends, the kernel ends all of them with it.
+// The tests run in shards, several processes at once, each inside namespaces of its own: network, mounts and processes. Their engines,
+// bridges and iptables rules are nowhere else, and when the suite ends, however it ends, the kernel ends all of them with it.
 package e2e
 
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -24,7 +25,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stageEnv says how far inside a process is: "" is outside, init is the first process of the namespaces, test runs the tests.
+// stageEnv says how far inside a process is: "" is outside, init is the first process of a shard's namespaces, test runs its tests, and
+// list tells their names.
 const stageEnv = "BERTH_E2E_STAGE"
 
 func TestMain(m *testing.M) {
@@ -32,9 +34,16 @@ func TestMain(m *testing.M) {
 	var err error
 	switch os.Getenv(stageEnv) {
 	case "":
+		flag.Parse()
+		if asked("test.list") != "" {
+			code = m.Run()
+			break
+		}
 		code, err = outside()
 	case "init":
 		code, err = initProcess()
+	case "list":
+		code = m.Run()
 	default:
 		code = suite(m)
 	}
@@ -51,7 +60,7 @@ var outsideNet *os.File
 // needs are what the suite cannot do without; make test installs them.
 var needs = []string{"etcd", "java", "dockerd", "containerd", "runc", "docker", "docker-compose", "iptables", "busybox", "sshd", "ip", "nsenter", "pgrep", "curl"}
 
-// outside starts the suite in its namespaces and takes away what they leave: cgroups.
+// outside builds berth, runs the shards and takes away what they leave: cgroups.
 func outside() (int, error) {
 	if os.Geteuid() != 0 {
 		return 1, errors.New("the suite starts real engines and needs root")
@@ -70,22 +79,18 @@ func outside() (int, error) {
 		return 1, err
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // with the namespaces its mounts are gone
-	if err := os.Setenv("TMPDIR", dir); err != nil {
-		return 1, err
-	}
-	// Whoever ends the suite in its midst ends the namespaces only; what the kernel keeps is then taken away as always.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	// Whoever ends the suite in its midst, or reads no more of what it prints, ends the namespaces only; what the kernel keeps is then
+	// taken away as always.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
 	defer stop()
 	if outsideNet, err = os.Open("/proc/self/ns/net"); err != nil {
 		return 1, err
 	}
-	before := cgroups()
-	cmd := again(ctx, "init")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
-		Pdeathsig:  syscall.SIGKILL,
+	if err := build(ctx, dir); err != nil {
+		return 1, err
 	}
-	code, err := exitCode(cmd.Run())
+	before := cgroups()
+	code, err := sharded(ctx, dir)
 	for dir := range cgroups() {
 		if before[dir] || inUse(dir) { // another suite's
 			continue
@@ -105,7 +110,8 @@ func initProcess() (int, error) {
 	}
 	outsideNet = os.NewFile(3, "the network outside")
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT) // the outside ends the namespace whole
-	cmd := again(context.Background(), "test")
+	cmd := again(context.Background(), "test", os.Args[1:])
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
 		return 1, err
 	}
@@ -145,10 +151,11 @@ func prepare() error {
 	return unix.Sethostname([]byte("e2e"))
 }
 
-func again(ctx context.Context, stage string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
+// again is this program at another stage.
+func again(ctx context.Context, stage string, args []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), stageEnv+"="+stage)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Stdin = os.Stdin
 	cmd.ExtraFiles = []*os.File{outsideNet}
 	return cmd
 }
@@ -164,20 +171,24 @@ func exitCode(err error) (int, error) {
 	return 0, nil
 }
 
-// suite builds berth, runs the tests and ends the shared fleet.
+// build makes berth, once for all shards, in a folder that they find beside their own.
+func build(ctx context.Context, dir string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, "bin", "berth"), "berth/cmd/berth")
+	if os.Getenv("BERTH_E2E_RACE") != "" {
+		cmd.Args = append(cmd.Args[:2], append([]string{"-race"}, cmd.Args[2:]...)...)
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// suite runs the tests of a shard and ends its shared fleet.
 func suite(m *testing.M) int {
 	syscall.CloseOnExec(3)
 	outsideNet = os.NewFile(3, "the network outside")
 	scratch = os.TempDir() // which outside has made
-	binary = filepath.Join(scratch, "berth")
-	build := exec.CommandContext(context.Background(), "go", "build", "-o", binary, "berth/cmd/berth")
-	if os.Getenv("BERTH_E2E_RACE") != "" {
-		build.Args = append(build.Args[:2], append([]string{"-race"}, build.Args[2:]...)...)
-	}
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "e2e: build: %v\n%s", err, out)
-		return 1
-	}
+	binary = filepath.Join(filepath.Dir(scratch), "bin", "berth")
 	code := m.Run()
 	if shared != nil {
 		if err := shared.down(); err != nil {

@@ -31,13 +31,17 @@ const (
 	slack  = 20 * time.Second
 )
 
-// soon is eventually, which tells how long it took where that is worth knowing.
+// soon is eventually, which tells how long it took where that is worth knowing. At night, with nothing else to do, it has to be in time.
 func soon(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	began := time.Now()
 	eventually(t, inTime+slack, what, ok)
 	if took := time.Since(began); took > inTime {
-		t.Logf("%s: only after %s", what, took.Round(time.Millisecond))
+		tell := t.Logf
+		if nightly() {
+			tell = t.Errorf
+		}
+		tell("%s: only after %s", what, took.Round(time.Millisecond))
 	}
 }
 

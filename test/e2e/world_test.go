@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -71,18 +72,21 @@ func fleet(t *testing.T) *world {
 			err = w.upShared()
 		}
 		if err == nil {
-			err = w.loadImages("busybox:latest", "web:1")
+			err = w.loadImages(sharedImages...)
 		}
 		if err != nil {
 			t.Fatalf("the shared fleet: %v", err)
 		}
 	}
-	t.Cleanup(func() { shared.sweep(t) })
+	t.Cleanup(func() { shared.sweep(t); shared.sweepImages(t) })
 	if t.Failed() {
 		t.FailNow()
 	}
 	return shared
 }
+
+// sharedImages are what the shared machines have.
+var sharedImages = []string{"busybox:latest", "web:1"}
 
 // sharedLabels are what the shared machines' engines say of themselves.
 var sharedLabels = map[string][]string{
@@ -280,6 +284,38 @@ func (w *world) sweep(t *testing.T) {
 	}
 }
 
+// sweepImages removes all images but the shared ones. It asks without a client, since it does so after every test.
+func (w *world) sweepImages(t *testing.T) {
+	t.Helper()
+	res, err := w.http(t).Get("http://berth/images/json")
+	if err != nil {
+		t.Errorf("sweep: list images: %v", err)
+		return
+	}
+	defer res.Body.Close()
+	var images []struct {
+		ID       string `json:"Id"`
+		RepoTags []string
+	}
+	if err := json.NewDecoder(res.Body).Decode(&images); err != nil {
+		t.Errorf("sweep: list images: %v", err)
+		return
+	}
+	for _, image := range images {
+		tagged := len(image.RepoTags) > 0 && image.RepoTags[0] != "<none>:<none>"
+		left := slices.DeleteFunc(image.RepoTags, func(tag string) bool { return slices.Contains(sharedImages, tag) })
+		if !tagged {
+			left = []string{image.ID}
+		}
+		if len(left) == 0 {
+			continue
+		}
+		if out, err := w.docker(append([]string{"rmi", "-f"}, left...)...).CombinedOutput(); err != nil {
+			t.Errorf("sweep: docker rmi %v: %v\n%s", left, err, out)
+		}
+	}
+}
+
 // result is what a command did.
 type result struct {
 	out, err string
@@ -361,15 +397,16 @@ func (w *world) nodes(t *testing.T, filter string) map[string]int {
 	return count
 }
 
-// eventually waits for a condition.
+// eventually waits for a condition. To ask takes a program, and others are at work: the longer it takes the more rarely it asks.
 func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(limit)
+	began := time.Now()
 	for !ok() {
-		if time.Now().After(deadline) {
+		waited := time.Since(began)
+		if waited > limit {
 			t.Fatalf("not within %s: %s", limit, what)
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(min(max(waited/10, 50*time.Millisecond), 500*time.Millisecond))
 	}
 }
 

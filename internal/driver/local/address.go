@@ -122,30 +122,21 @@ func listClaims() ([]claim, error) {
 	return claims, nil
 }
 
+// use is a part of the address space that a link of this computer has, or leads to.
+type use struct {
+	prefix netip.Prefix
+	link   int
+}
+
 // checkRange refuses a subnet that this computer uses for something else than the boxes' bridge.
 func checkRange(subnet netip.Prefix, bridge string) error {
-	links, err := listLinks()
-	if err != nil {
-		return err
-	}
-	names := map[int]string{}
-	for _, l := range links {
-		names[l.Attrs().Index] = l.Attrs().Name
-	}
-	refuse := func(used netip.Prefix, link int) error {
-		if !used.Overlaps(subnet) || names[link] == bridge {
-			return nil
-		}
-		return fmt.Errorf("%s is in use on this computer (%s on %s): choose another range with --%s", subnet, used, names[link], flagSubnet)
-	}
+	var uses []use
 	addresses, err := retry(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, unix.AF_INET) })
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
 	for _, a := range addresses {
-		if err := refuse(prefixOf(a.IPNet), a.LinkIndex); err != nil {
-			return err
-		}
+		uses = append(uses, use{prefixOf(a.IPNet), a.LinkIndex})
 	}
 	routes, err := retry(func() ([]netlink.Route, error) { return netlink.RouteList(nil, unix.AF_INET) })
 	if err != nil {
@@ -154,10 +145,29 @@ func checkRange(subnet netip.Prefix, bridge string) error {
 	for _, r := range routes {
 		// The wide ones are default routes; a VPN splits its own in two.
 		if p := prefixOf(r.Dst); p.Bits() >= 8 {
-			if err := refuse(p, r.LinkIndex); err != nil {
-				return err
-			}
+			uses = append(uses, use{p, r.LinkIndex})
 		}
+	}
+	// Names come last: another berth may be making or removing the bridge, and what was in use by a link that is gone is in use no more.
+	links, err := listLinks()
+	if err != nil {
+		return err
+	}
+	names := map[int]string{}
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	return refuseUsed(subnet, bridge, uses, names)
+}
+
+func refuseUsed(subnet netip.Prefix, bridge string, uses []use, names map[int]string) error {
+	for _, u := range uses {
+		name, there := names[u.link]
+		gone := u.link != 0 && !there // a route may have no link at all
+		if !u.prefix.Overlaps(subnet) || name == bridge || gone {
+			continue
+		}
+		return fmt.Errorf("%s is in use on this computer (%s on %s): choose another range with --%s", subnet, u.prefix, name, flagSubnet)
 	}
 	return nil
 }

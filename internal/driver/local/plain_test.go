@@ -125,6 +125,31 @@ func TestPickAddress(t *testing.T) {
 	})
 }
 
+func TestRangesInUse(t *testing.T) {
+	subnet := netip.MustParsePrefix("10.213.77.0/24")
+	names := map[int]string{1: "lo", 2: "eth0", 3: "boxes"}
+	for name, tt := range map[string]struct {
+		use  use
+		want string
+	}{
+		"another range":                {use{netip.MustParsePrefix("10.213.78.0/24"), 2}, ""},
+		"the boxes' bridge":            {use{subnet, 3}, ""},
+		"a link":                       {use{netip.MustParsePrefix("10.213.0.0/16"), 2}, "(10.213.0.0/16 on eth0)"},
+		"a link that has gone since":   {use{subnet, 4}, ""},
+		"a route that leads to no one": {use{subnet, 0}, "(10.213.77.0/24 on )"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := ""
+			if err := refuseUsed(subnet, "boxes", []use{tt.use}, names); err != nil {
+				got = err.Error()
+			}
+			if tt.want == "" && got != "" || !strings.Contains(got, tt.want) {
+				t.Errorf("refused with %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestClaimIsReadBackFromItsAlias(t *testing.T) {
 	for name, dir := range map[string]string{"plain": "/root/.docker/machine/machines/m", "spaces": "/a b/ c/m", "too long": "/" + strings.Repeat("x", 300)} {
 		t.Run(name, func(t *testing.T) {
