@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 	"intents":       {"fleet"},
 	"membership":    {},
 	"move":          {"fleet", "schedule", "rawjson"},
+	"overlay":       {"fleet", "rawjson"},
 	"rescue":        {"fleet", "move", "schedule"},
 	"proxy":         {},
 	"provision":     {},

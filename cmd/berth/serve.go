@@ -61,6 +61,7 @@ type serveOptions struct {
 	replication  replication
 	// rescheduleDelay is how long a node is silent before it is lost.
 	rescheduleDelay time.Duration
+	overlay         overlayFlags
 }
 
 func (p *program) serveCmd() *cobra.Command {
@@ -122,6 +123,8 @@ func (p *program) serveFlags(cmd *cobra.Command, o *serveOptions) {
 	f.StringVar(&o.debugSocket, "debug-socket", "", "Serve the same and /debug/pprof on this unix socket")
 	f.DurationVar(&o.rescheduleDelay, "reschedule-delay", defaultRescheduleDelay, "How long a node does not answer until its containers with reschedule:on-node-failure are started elsewhere")
 	o.replication.flags(f)
+	f.BoolVar(&o.overlay.on, "overlay", false, "Keep networks across hosts, by Swarm mode beneath, and make networks without a driver such")
+	o.overlay.flags(f, "overlay-")
 	f.BoolVar(&o.noContext, "no-context", false, "Make no docker context")
 	f.BoolVar(&o.use, "use", false, "Switch the docker client to the context")
 	for _, old := range []string{"experimental", "refresh-on-node-filter"} {
@@ -177,6 +180,9 @@ func (o *serveOptions) check() error {
 		return fmt.Errorf("--socket %s: want node or fleet", o.socket)
 	}
 	if err := o.replication.check(); err != nil {
+		return err
+	}
+	if err := o.overlay.check("--overlay-"); err != nil {
 		return err
 	}
 	return o.tls.check()
@@ -278,7 +284,10 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	if among != nil {
 		options.Role = among.standing.Role
 	}
-	e := &serving{cluster: c, replicated: among, intents: wanted, sources: sources, listeners: listeners, tunnels: tunnels, watchers: watchers, log: log}
+	keeper := newOverlay(c, o, log, among)
+	options.Overlay = &overlays{keeper}
+	options.Notices = func() []string { return append(state.list(), keeper.Problems()...) }
+	e := &serving{cluster: c, overlay: keeper, replicated: among, intents: wanted, sources: sources, listeners: listeners, tunnels: tunnels, watchers: watchers, log: log}
 	if o.socket == socketFleet {
 		if e.relays, err = newRelays(c, log); err != nil {
 			return err

@@ -17,6 +17,7 @@ import (
 	"berth/internal/api"
 	"berth/internal/cluster"
 	"berth/internal/intents"
+	"berth/internal/overlay"
 	"berth/internal/proxy"
 	"berth/internal/relay"
 	"berth/internal/tracing"
@@ -35,6 +36,7 @@ type serving struct {
 	tunnels   *proxy.Tunnels
 	// replicated is nil for a manager that is alone.
 	replicated *replicated
+	overlay    *overlay.Keeper
 	relays     *relay.Relays // nil if containers get the sockets of their nodes
 	watchers   []watcher
 	traces     *tracing.Tracing
@@ -139,10 +141,10 @@ func (e *serving) run(ctx context.Context) error {
 	if e.replicated != nil {
 		// The office is kept until clients have had their time; no move begins once ctx has ended.
 		g.Go(func() error {
-			return e.replicated.run(following, e.catchUp, func(office context.Context) error { return e.move(ctx, office) })
+			return e.replicated.run(following, e.catchUp, func(office context.Context) error { return e.act(ctx, office) })
 		})
 	} else {
-		g.Go(func() error { return e.move(ctx, ctx) })
+		g.Go(func() error { return e.act(ctx, ctx) })
 	}
 	if e.relays != nil {
 		g.Go(func() error { return e.relays.Run(following) })
@@ -175,6 +177,24 @@ func (e *serving) run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// act is what one manager of a fleet does by itself: it moves containers and keeps overlay networks.
+func (e *serving) act(ctx, office context.Context) error {
+	g, office := errgroup.WithContext(office)
+	g.Go(func() error { return e.move(ctx, office) })
+	if e.overlay != nil {
+		g.Go(func() error {
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			defer context.AfterFunc(office, cancel)()
+			if err := e.overlay.Run(ctx); ctx.Err() == nil {
+				return err
+			}
+			return nil
+		})
+	}
+	return g.Wait()
 }
 
 // move moves containers until ctx ends, or the office under which that is allowed. It returns with the office, which its return

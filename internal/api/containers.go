@@ -72,6 +72,10 @@ func changeContainer(s *Server, w http.ResponseWriter, r *request) error {
 	if err := signalled(c.Node, r); err != nil {
 		return err
 	}
+	if begins(r) && s.entersOverlay(c.Container) {
+		defer s.fleet.Changing(c.Node.ID, fleet.KindContainer, c.Container.ID)()
+		return s.startOverlaid(w, r, c)
+	}
 	changed := s.fleet.Changing(c.Node.ID, fleet.KindContainer, c.Container.ID)
 	defer changed()
 	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: func(res *http.Response) error {
@@ -81,6 +85,11 @@ func changeContainer(s *Server, w http.ResponseWriter, r *request) error {
 		}
 		return nil
 	}})
+}
+
+// begins tells whether the request has a container run.
+func begins(r *request) bool {
+	return r.route.pattern == "/containers/{id}/start" || r.route.pattern == "/containers/{id}/restart"
 }
 
 // A container that was killed is looked at again for this long, at most this often.
@@ -357,6 +366,9 @@ func (s *Server) pruneWith(w http.ResponseWriter, r *request, key string, kind f
 			sum.space += a.space
 		}
 	}
+	if kind == fleet.KindNetwork {
+		sum.once()
+	}
 	o := new(rawjson.Object)
 	o.Set(key, sum.items)
 	if kind != fleet.KindNetwork {
@@ -370,6 +382,17 @@ func (s *Server) pruneWith(w http.ResponseWriter, r *request, key string, kind f
 type pruned struct {
 	items []any
 	space uint64
+}
+
+// once drops what several nodes say that they have pruned.
+func (p *pruned) once() {
+	seen := map[string]bool{}
+	p.items = slices.DeleteFunc(p.items, func(i any) bool {
+		text := fmt.Sprintf("%s", i)
+		twice := seen[text]
+		seen[text] = true
+		return twice
+	})
 }
 
 func (s *Server) pruneOn(ctx context.Context, n *fleet.Node, r *request, q url.Values, key string, kind fleet.Kind) (*pruned, error) {

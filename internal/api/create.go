@@ -196,6 +196,7 @@ func (s *Server) placement(ctx context.Context, c *creation) (*schedule.Request,
 	}
 	req.Ties = append(slices.Clone(c.pins), tiesOf(bonds)...)
 	req.Rules = req.Rules.Merge(rules)
+	s.requireOverlay(req, bonds)
 	req.Prefer = s.preferred(ctx, c)
 	if platform := c.query.Get("platform"); platform != "" {
 		parts := strings.Split(platform, "/")
@@ -327,6 +328,9 @@ func (c *creation) rewriteHost(o *rawjson.Object, snap *fleet.Snapshot) error {
 			is = "container:" + bareContainer(snap, other, "")
 		} else if key == "NetworkMode" {
 			is = bareNetwork(snap, c.network(mode))
+			if found, err := snap.Networks(is); err == nil && found[0].Network.Spans() {
+				is = found[0].Network.Name
+			}
 		}
 		if is != mode {
 			host.Set(key, is)
@@ -398,7 +402,15 @@ func (c *creation) rewriteNetworks(o *rawjson.Object, snap *fleet.Snapshot) erro
 	}
 	bare := new(rawjson.Object)
 	for _, k := range endpoints.Keys() {
-		bare.SetRaw(bareNetwork(snap, c.network(k)), endpoints.Get(k))
+		name, endpoint := bareNetwork(snap, c.network(k)), endpoints.Get(k)
+		if found, err := snap.Networks(name); err == nil && found[0].Network.Spans() {
+			// A node that does not know the network would keep what is said here as its name.
+			name = found[0].Network.Name
+			if endpoint, err = markedAddress(endpoint); err != nil {
+				return err
+			}
+		}
+		bare.SetRaw(name, endpoint)
 	}
 	config.Set("EndpointsConfig", bare)
 	o.Set("NetworkingConfig", config)

@@ -434,6 +434,15 @@ func (c *Cluster) RefreshDetails(ctx context.Context, nodeID, id string) error {
 	return e.RefreshDetails(ctx, id)
 }
 
+// RefreshInfo returns once the snapshot shows what an engine says of itself now.
+func (c *Cluster) RefreshInfo(ctx context.Context, nodeID string) error {
+	e, err := c.engineOf(nodeID)
+	if err != nil {
+		return err
+	}
+	return e.RefreshInfo(ctx)
+}
+
 // Forget takes a container out of the picture that was just removed.
 func (c *Cluster) Forget(nodeID, id string) {
 	if e, err := c.engineOf(nodeID); err == nil {
