@@ -298,7 +298,7 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	if among != nil {
 		owner = among.owner() // what one primary began another finishes
 	}
-	if e.mover, err = p.newMover(c, owner, o, log, &e.api, among); err != nil {
+	if e.mover, err = p.newMover(c, owner, o, log, &e.api, among, keeper); err != nil {
 		return err
 	}
 	options.Moves, options.Rescues = e.mover, e.mover.rescuer

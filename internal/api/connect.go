@@ -175,7 +175,7 @@ func (s *Server) changeOverlay(w http.ResponseWriter, r *request, o *rawjson.Obj
 	}
 	if code < 400 {
 		s.refresh(r.Context(), c.Node, fleet.KindContainer, c.Container.ID)
-	} else if passing(code, engineMessage(answer)) {
+	} else if fleet.PassingNetworkFailure(code, engineMessage(answer)) {
 		return s.whyNot(code, engineMessage(answer))
 	}
 	w.Header().Set("X-Berth-Node", c.Node.Name)

@@ -447,24 +447,6 @@ func (s *Server) entersOverlay(c *fleet.Container) bool {
 	})
 }
 
-// passing tells an engine's failure to bring a container into an overlay network that is over in a moment: the node has not heard of
-// the network, or another container's leaving has just taken it away. Engines have no status for that: 404 and 500 are all there is,
-// and what will never work has the same.
-func passing(status int, message string) bool {
-	if status != http.StatusNotFound && status < 500 {
-		return false
-	}
-	for _, text := range []string{
-		"could not attach to network", "attaching to network failed", "could not find network", "after successful attachment", "subnet sandbox join failed", "network sandbox join failed",
-		"does not have a leader", "node lost leader status", "no such network", "not found in the network", "error creating vxlan interface", "raft:",
-	} {
-		if strings.Contains(strings.ToLower(message), text) {
-			return true
-		}
-	}
-	return strings.Contains(message, "network ") && strings.Contains(message, " not found")
-}
-
 // insist makes a call that brings a container into an overlay network, again as long as it fails for a passing reason.
 func (s *Server) insist(ctx context.Context, n *fleet.Node, r *request, path string, body []byte) (int, []byte, error) {
 	began := s.o.Now()
@@ -474,7 +456,7 @@ func (s *Server) insist(ctx context.Context, n *fleet.Node, r *request, path str
 			header.Set("Content-Type", kind)
 		}
 		code, b, err := s.call(ctx, n, http.MethodPost, r.version, path, r.URL.Query(), body, header)
-		if err != nil || !passing(code, engineMessage(b)) || s.o.Now().Sub(began) > overlayPatience {
+		if err != nil || !fleet.PassingNetworkFailure(code, engineMessage(b)) || s.o.Now().Sub(began) > overlayPatience {
 			return code, b, err
 		}
 		s.o.Log.Debug("brought into an overlay network again", "node", n.Name, "path", path, "error", engineMessage(b))
@@ -555,7 +537,7 @@ func (s *Server) startOverlaid(w http.ResponseWriter, r *request, c fleet.Ref) e
 	if err != nil {
 		return err
 	}
-	if code >= 400 && passing(code, engineMessage(answer)) {
+	if code >= 400 && fleet.PassingNetworkFailure(code, engineMessage(answer)) {
 		return s.whyNot(code, engineMessage(answer))
 	}
 	w.Header().Set("X-Berth-Node", c.Node.Name)

@@ -1,5 +1,10 @@
 package fleet
 
+import (
+	"net/http"
+	"strings"
+)
+
 // Swarm is what an engine says of the Swarm-mode cluster that it is in: what carries overlay networks from node to node.
 type Swarm struct {
 	State    string            // inactive, pending, active, error, locked; "" of engines without Swarm mode
@@ -95,3 +100,22 @@ func IsSwarmNetworkID(id string) bool { return len(id) == 25 }
 // OptionAddress marks, among the driver options of a container's place in an overlay network, an address that was asked for:
 // Swarm mode writes the one that it chose into the same field.
 const OptionAddress = "berth.address"
+
+// PassingNetworkFailure tells an engine's failure to bring a container into an overlay network that is over in a moment: the node has
+// not heard of the network, or another container's leaving has just taken it away. Engines have no status for that: 404 and 500 are
+// all there is, and what will never work has the same.
+func PassingNetworkFailure(status int, message string) bool {
+	if status != http.StatusNotFound && status < http.StatusInternalServerError {
+		return false
+	}
+	message = strings.ToLower(message)
+	for _, text := range []string{
+		"could not attach to network", "attaching to network failed", "could not find network", "subnet sandbox join failed", "network sandbox join failed",
+		"does not have a leader", "lost leader status", "no such network", "error creating vxlan interface", "raft:",
+	} {
+		if strings.Contains(message, text) {
+			return true
+		}
+	}
+	return strings.Contains(message, "network ") && strings.Contains(message, " not found")
+}

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/moby/api/types/swarm"
+
 	"berth/internal/fleet"
 	"berth/internal/rawjson"
 )
@@ -95,6 +97,58 @@ func (k *Keeper) Down(ctx context.Context, force bool) error {
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// Release takes a lost node's entry away, and with it what the cluster keeps for it: the addresses of its containers. When the node is
+// back it joins anew.
+func (k *Keeper) Release(ctx context.Context, nodeID, addr string) error {
+	end, err := k.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	p := k.look(ctx, time.Now())
+	c := p.cluster
+	if c == nil || !c.quorum() {
+		return &refusal{"nobody answers for the swarm"}
+	}
+	for _, m := range c.members {
+		i := slices.IndexFunc(p.nodes, func(n *fleet.Node) bool { return n.Swarm.NodeID == m.ID })
+		if m.Spec.Labels[labelAddr] != addr && (i < 0 || p.nodes[i].ID != nodeID) {
+			continue
+		}
+		if i >= 0 && p.nodes[i].State == fleet.Healthy {
+			return &refusal{"its node is back"}
+		}
+		if err := k.expel(ctx, c, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// expel removes an entry; a manager's is made a worker's first.
+func (k *Keeper) expel(ctx context.Context, c *cluster, m swarm.Node) error {
+	for m.Spec.Role == swarm.NodeRoleManager {
+		if err := k.role(ctx, c, m, swarm.NodeRoleWorker); err != nil {
+			return err
+		}
+		if err := k.eng.ask(ctx, callLimit, c.speaker, http.MethodGet, "/nodes/"+m.ID, nil, nil, &m); err != nil {
+			return err
+		}
+	}
+	for {
+		err := k.remove(ctx, c, m)
+		if err == nil {
+			k.o.Log.Info("overlay networks: a lost node's entry was removed, to free its addresses", "node", memberName(m))
+			return nil
+		}
+		select { // the managers have to agree on its going first
+		case <-time.After(reconnectEvery):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // leaving are the nodes that are to leave, managers last.

@@ -30,6 +30,7 @@ type cluster struct {
 	managers []*fleet.Node // of the fleet, healthy
 	speaker  *fleet.Node   // that answered for it; nil if none did
 	members  []swarm.Node  // as the speaker lists them
+	refused  bool          // a manager answered that it cannot
 }
 
 // quorum tells whether the cluster can be changed.
@@ -93,6 +94,7 @@ func (k *Keeper) look(ctx context.Context, now time.Time) *picture {
 		for _, m := range c.managers {
 			var members []swarm.Node
 			if err := k.eng.ask(ctx, callLimit, m, http.MethodGet, "/nodes", nil, nil, &members); err != nil {
+				c.refused = c.refused || refused(err)
 				k.o.Log.Debug("a swarm manager does not answer for its cluster", "node", m.Name, "error", err)
 				continue
 			}

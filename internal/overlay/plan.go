@@ -78,6 +78,8 @@ func plan(p *picture, grace time.Duration, t *timers) (steps []step, waits []str
 		return nil, []string{headlessText(p)}
 	case c == nil:
 		return planForm(p, grace, t)
+	case c.speaker == nil && !c.refused:
+		return nil, []string{"overlay networks: the managers of the swarm do not answer just now: " + managerNames(c)}
 	case !c.quorum():
 		return nil, []string{muteText(c)}
 	}
@@ -106,10 +108,10 @@ func planForm(p *picture, grace time.Duration, t *timers) ([]step, []string) {
 		}
 	}
 	if len(able) == 0 {
-		return nil, []string{"no node can form it"}
+		return nil, []string{"overlay networks: no node that answers can form their swarm"}
 	}
 	if len(silent) > 0 && (t.of("silent") < grace || 2*len(silent) >= len(p.nodes)) {
-		return nil, []string{fmt.Sprintf("%s may be in a swarm already and must answer first", strings.Join(silent, ", "))}
+		return nil, []string{fmt.Sprintf("overlay networks: %s may be in a swarm already and must answer first", strings.Join(silent, ", "))}
 	}
 	return []step{{kind: form, node: able[0], why: "no node is in a swarm"}}, nil
 }
@@ -270,17 +272,21 @@ func (p *picture) spread(spare, managers []swarm.Node) swarm.Node {
 
 const forceHint = "if they do not come back: berth overlay up --force-new-cluster"
 
-func muteText(c *cluster) string {
+func managerNames(c *cluster) string {
 	var names []string
 	for _, n := range c.managers {
 		names = append(names, n.Name)
 	}
+	return strings.Join(names, ", ")
+}
+
+func muteText(c *cluster) string {
 	lost := ""
 	if reachable, all := c.reachable(); all > 0 {
 		lost = fmt.Sprintf(" (%d of %d managers reach each other)", reachable, all)
 	}
 	return fmt.Sprintf("overlay networks: the swarm has lost its quorum%s: %s cannot decide alone. What runs goes on; no container can join an overlay network, "+
-		"and none can be made, until the other managers are back; %s", lost, strings.Join(names, ", "), forceHint)
+		"and none can be made, until the other managers are back; %s", lost, managerNames(c), forceHint)
 }
 
 func headlessText(p *picture) string {

@@ -151,8 +151,10 @@ func (k *Keeper) describe(p *picture, waits []string, kept, busy bool) fleet.Ove
 	if c != nil {
 		s.Swarm, s.Ours = c.id, c.ours
 		s.Reachable, s.Managers = c.reachable()
-		s.State = "ready"
-		if !c.quorum() {
+		switch {
+		case c.quorum():
+			s.State = "ready"
+		case c.speaker != nil || c.refused:
 			s.State = "no quorum"
 		}
 	}
@@ -167,13 +169,14 @@ func (k *Keeper) describe(p *picture, waits []string, kept, busy bool) fleet.Ove
 		s.Nodes = append(s.Nodes, on)
 	}
 	if s.State == "ready" {
-		unready := slices.ContainsFunc(s.Nodes, func(n fleet.OverlayNode) bool { return n.Role == "" && n.Reason == "" })
+		unready := slices.ContainsFunc(s.Nodes, func(n fleet.OverlayNode) bool { return n.Role == "" && n.Reason == "" }) ||
+			slices.ContainsFunc(c.members, func(m swarm.Node) bool { return m.Spec.Role == swarm.NodeRoleManager && m.ManagerStatus == nil })
 		switch {
 		case s.Reachable < s.Managers:
 			s.State = "degraded"
 			s.Problems = append(s.Problems, fmt.Sprintf("overlay networks: %d of %d managers of the swarm do not answer; it lives as long as %d do",
 				s.Managers-s.Reachable, s.Managers, s.Managers/2+1))
-		case unready || busy && c.ours:
+		case unready || busy:
 			s.State = "forming"
 		}
 	}
