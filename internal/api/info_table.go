@@ -31,6 +31,11 @@ func (s *Server) nodeTable(snap *fleet.Snapshot) [][2]string {
 		[2]string{"Strategy", strategy},
 		[2]string{"Filters", strings.Join(policy.Filters, ", ")},
 		[2]string{"Nodes", count(len(snap.Nodes()))})
+	if s.o.Overlay != nil {
+		if o := s.o.Overlay.Status(); o.On || o.State != "off" {
+			rows = append(rows, [2]string{"Overlay", fmt.Sprintf("%s, %d of %d managers", o.State, o.Reachable, o.Managers)})
+		}
+	}
 	for _, n := range snap.Nodes() {
 		rows = append(rows, nodeRows(n, policy.Overcommit)...)
 	}

@@ -88,8 +88,9 @@ func plan(p *picture, grace time.Duration, t *timers) (steps []step, waits []str
 			steps = append(steps, s)
 		}
 	}
-	steps = append(steps, planGone(p, grace, t)...)
-	if c.ours {
+	gone := planGone(p, grace, t)
+	steps = append(steps, gone...)
+	if c.ours && !slices.ContainsFunc(gone, func(s step) bool { return s.kind == demote }) {
 		steps = append(steps, planManagers(p, grace, t)...)
 	}
 	return steps, nil
