@@ -69,6 +69,7 @@ var testArrows = map[string][]string{
 	"intents":          {"intents/intentstest"},
 	"cluster":          {"dockertest", "intents"},
 	"api":              {"dockertest", "cluster", "engine", "intents", "proxy", "tracing"},
+	"overlay":          {"cluster", "dockertest", "engine", "proxy", "schedule"},
 	"move":             {"api", "cluster", "dockertest", "engine", "intents", "proxy"},
 	"rescue":           {"api", "cluster", "dockertest", "engine", "intents", "proxy"},
 	"driver/local":     {"driver/drivertest"},

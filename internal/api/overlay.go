@@ -474,6 +474,7 @@ func (s *Server) heldAddress(ctx context.Context, c fleet.Ref, r *request) error
 		return err
 	}
 	var is struct {
+		HostConfig      struct{ AutoRemove bool }
 		NetworkSettings struct {
 			Networks map[string]struct {
 				IPAMConfig *struct{ IPv4Address, IPv6Address string }
@@ -491,6 +492,9 @@ func (s *Server) heldAddress(ctx context.Context, c fleet.Ref, r *request) error
 		}
 		for _, addr := range []string{at.IPAMConfig.IPv4Address, at.IPAMConfig.IPv6Address} {
 			if err := s.freeAddress(network, addr, c.Container.ID); err != nil {
+				if is.HostConfig.AutoRemove {
+					s.undo(ctx, c.Node, c.Container.ID) // as an engine does, and clients wait for
+				}
 				return err
 			}
 		}
@@ -521,6 +525,7 @@ func (s *Server) freeAddress(network *fleet.Network, addr, except string) error 
 // startOverlaid starts or restarts a container that uses an overlay network.
 func (s *Server) startOverlaid(w http.ResponseWriter, r *request, c fleet.Ref) error {
 	if !c.Container.Running() {
+		s.fleet.Settle(r.Context(), fleet.KindContainer)
 		if err := s.heldAddress(r.Context(), c, r); err != nil {
 			return err
 		}

@@ -543,3 +543,10 @@ func (d *Daemon) SwarmNodes() []string {
 	slices.Sort(all)
 	return all
 }
+
+// SwarmNode is the daemon's own ID in its cluster; "" outside of one.
+func (d *Daemon) SwarmNode() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.swarmNode
+}

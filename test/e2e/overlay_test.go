@@ -108,7 +108,7 @@ func overlayByName(t *testing.T, w *world) {
 	contains(t, "rm while it is used", fails(t, w.docker("network", "rm", "net")), "over1/one", "over2/two", "over3/three")
 	contains(t, "a subnet twice", fails(t, w.docker("network", "create", "-d", "overlay", "--subnet", "10.61.0.0/25", "net2")), "overlaps with network net")
 	contains(t, "a host's subnet", fails(t, w.docker("network", "create", "-d", "overlay", "--subnet", must(t, w.command("berth", "ip", "over1"))+"/24", "net2")), "node over1")
-	contains(t, "an address twice", fails(t, w.docker("run", "--network", "net", "--ip", "10.61.0.77", "busybox", "true")), "is that of three on node over3")
+	contains(t, "an address twice", fails(t, w.docker("run", "--rm", "--network", "net", "--ip", "10.61.0.77", "busybox", "true")), "is that of three on node over3")
 
 	must(t, w.docker("network", "connect", "--alias", "friend", "net", "apart"))
 	w.reaches(t, "one", "friend")
