@@ -136,6 +136,13 @@ func (s *Server) changeConnection(w http.ResponseWriter, r *request, o *rawjson.
 	}})
 }
 
+// runsNow looks whether a container runs, after all that was done before.
+func (s *Server) runsNow(ctx context.Context, c fleet.Ref) bool {
+	s.fleet.Settle(ctx, fleet.KindContainer)
+	now, err := s.fleet.Snapshot().Container(c.Container.ID)
+	return err == nil && now.Container.Running()
+}
+
 // changeOverlay has the container's node bring it into an overlay network, or take it out. A node that does not know the network has
 // to be told its name: it would show its ID in the name's place.
 func (s *Server) changeOverlay(w http.ResponseWriter, r *request, o *rawjson.Object, c fleet.Ref, network *fleet.Network) error {
@@ -155,7 +162,7 @@ func (s *Server) changeOverlay(w http.ResponseWriter, r *request, o *rawjson.Obj
 		if err := decodeBody(endpoint, &asked); err != nil {
 			return err
 		}
-		if asked.IPAMConfig != nil && c.Container.Running() {
+		if asked.IPAMConfig != nil && s.runsNow(r.Context(), c) {
 			for _, addr := range []string{asked.IPAMConfig.IPv4Address, asked.IPAMConfig.IPv6Address} {
 				if err := s.freeAddress(network, addr, c.Container.ID); err != nil {
 					return err

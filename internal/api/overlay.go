@@ -259,13 +259,13 @@ func rankHolder(f fleet.NetworkRef) int {
 
 // inspectOverlay is a manager's answer with the containers of all nodes that have the network, each with its node.
 func (s *Server) inspectOverlay(w http.ResponseWriter, r *request, found []fleet.NetworkRef) error {
-	found = holders(found)
+	s.fleet.Settle(r.Context(), fleet.KindContainer)
 	var nodes []*fleet.Node
-	for _, f := range found {
-		if f.Node.State == fleet.Healthy {
-			nodes = append(nodes, f.Node)
+	for _, n := range s.aware(holders(found)) {
+		if n.State == fleet.Healthy {
+			nodes = append(nodes, n)
 		} else {
-			w.Header().Add("X-Berth-Partial", f.Node.Name)
+			w.Header().Add("X-Berth-Partial", n.Name)
 		}
 	}
 	if len(nodes) == 0 {
@@ -300,6 +300,24 @@ func (s *Server) inspectOverlay(w http.ResponseWriter, r *request, found []fleet
 	whole.Set("Containers", containers)
 	writeRaw(w, http.StatusOK, append(whole.Bytes(), '\n'))
 	return nil
+}
+
+// aware are the nodes that have a network, and those that have containers in it and have not said so yet.
+func (s *Server) aware(found []fleet.NetworkRef) []*fleet.Node {
+	id := found[0].Network.ID
+	var nodes []*fleet.Node
+	for _, f := range found {
+		nodes = append(nodes, f.Node)
+	}
+	for _, n := range s.fleet.Snapshot().Nodes() {
+		has := slices.ContainsFunc(nodes, func(o *fleet.Node) bool { return o.ID == n.ID })
+		if !has && slices.ContainsFunc(n.Containers, func(c *fleet.Container) bool {
+			return c.Running() && slices.ContainsFunc(c.Networks, func(a fleet.Attachment) bool { return a.NetworkID == id })
+		}) {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
 }
 
 // addContainers adds one node's containers, and the node to each. What engines list besides, the end of their own in a network, is
