@@ -196,7 +196,7 @@ func (s *Server) placement(ctx context.Context, c *creation) (*schedule.Request,
 	}
 	req.Ties = append(slices.Clone(c.pins), tiesOf(bonds)...)
 	req.Rules = req.Rules.Merge(rules)
-	s.requireOverlay(req, bonds)
+	s.requireOverlay(req, c.network(h.NetworkMode), bonds)
 	req.Prefer = s.preferred(ctx, c)
 	if platform := c.query.Get("platform"); platform != "" {
 		parts := strings.Split(platform, "/")
@@ -328,8 +328,8 @@ func (c *creation) rewriteHost(o *rawjson.Object, snap *fleet.Snapshot) error {
 			is = "container:" + bareContainer(snap, other, "")
 		} else if key == "NetworkMode" {
 			is = bareNetwork(snap, c.network(mode))
-			if found, err := snap.Networks(is); err == nil && found[0].Network.Spans() {
-				is = found[0].Network.Name
+			if network, spans := spanning(snap, is); spans {
+				is = network.Name
 			}
 		}
 		if is != mode {
@@ -403,9 +403,10 @@ func (c *creation) rewriteNetworks(o *rawjson.Object, snap *fleet.Snapshot) erro
 	bare := new(rawjson.Object)
 	for _, k := range endpoints.Keys() {
 		name, endpoint := bareNetwork(snap, c.network(k)), endpoints.Get(k)
-		if found, err := snap.Networks(name); err == nil && found[0].Network.Spans() {
+		if network, spans := spanning(snap, name); spans {
 			// A node that does not know the network would keep what is said here as its name.
-			name = found[0].Network.Name
+			name = network.Name
+			var err error
 			if endpoint, err = markedAddress(endpoint); err != nil {
 				return err
 			}

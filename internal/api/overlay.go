@@ -436,14 +436,16 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// overlaid tells whether a container uses a network that reaches over hosts.
-func overlaid(c *fleet.Container) bool {
-	return slices.ContainsFunc(c.Networks, func(a fleet.Attachment) bool { return fleet.IsSwarmNetworkID(a.NetworkID) })
-}
-
 // spanning finds the network that a reference means if it reaches over hosts.
 func (s *Server) spanning(ref string) (*fleet.Network, bool) {
-	found, err := s.fleet.Snapshot().Networks(ref)
+	return spanning(s.fleet.Snapshot(), ref)
+}
+
+func spanning(snap *fleet.Snapshot, ref string) (*fleet.Network, bool) {
+	if ref == "" || ref == "default" || fleet.IsPredefinedNetwork(ref) || strings.HasPrefix(ref, "container:") {
+		return nil, false
+	}
+	found, err := snap.Networks(ref)
 	if err != nil || !found[0].Network.Spans() {
 		return nil, false
 	}
@@ -453,13 +455,10 @@ func (s *Server) spanning(ref string) (*fleet.Network, bool) {
 // entersOverlay tells whether a start has to bring the container into a network that reaches over hosts. Until it has been started
 // for the first time engines know its networks by name alone.
 func (s *Server) entersOverlay(c *fleet.Container) bool {
-	if overlaid(c) {
-		return true
-	}
-	if _, is := s.spanning(c.NetworkMode); is {
-		return true
-	}
 	return slices.ContainsFunc(c.Networks, func(a fleet.Attachment) bool {
+		if a.NetworkID != "" {
+			return fleet.IsSwarmNetworkID(a.NetworkID)
+		}
 		_, is := s.spanning(a.Name)
 		return is
 	})
@@ -616,8 +615,11 @@ func markAddress(endpoint *rawjson.Object) error {
 	return nil
 }
 
-// requireOverlay keeps a container to the nodes that can have the networks which it uses.
-func (s *Server) requireOverlay(req *schedule.Request, bonds []bond) {
+// requireOverlay keeps a container to the nodes that can have the networks which it uses. There links are names, that can be anywhere.
+func (s *Server) requireOverlay(req *schedule.Request, mode string, bonds []bond) {
+	if _, is := s.spanning(mode); is {
+		req.Links = nil
+	}
 	for _, b := range bonds {
 		if b.spans {
 			req.Overlays = append(req.Overlays, b.name)

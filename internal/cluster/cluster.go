@@ -59,6 +59,7 @@ type Cluster struct {
 	snapshot atomic.Pointer[fleet.Snapshot]
 	changed  atomic.Int64 // Unix nanoseconds of the last one
 	hub      *hub
+	swarm    swarmEvents
 
 	adjusting sync.Mutex      // one change of members at a time; guards leftOut
 	leftOut   map[string]bool // addresses that a source names and the operator has removed
@@ -210,7 +211,11 @@ func (c *Cluster) join(ctx context.Context, ep engine.Endpoint) *member {
 	o := c.o.Engine
 	o.Name = c.name
 	o.Publish = func(n *fleet.Node) { c.publish(m, n) }
-	o.Event = c.hub.publish
+	o.Event = func(ev fleet.Event) {
+		if c.swarm.pass(ev) {
+			c.hub.publish(ev)
+		}
+	}
 	o.Unsettled = &c.busy
 	o.EventRate = func() int { return c.hub.rate.rate(time.Now()) }
 	o.Nodes = func() int { return len(c.Snapshot().Nodes()) }

@@ -3,10 +3,13 @@ package overlay
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
+
+	"berth/internal/fleet"
 )
 
 func TestFormsASwarmOverTheFleet(t *testing.T) {
@@ -148,6 +151,9 @@ func TestAllManagersLost(t *testing.T) {
 	for _, d := range r.daemons[:5] {
 		d.Close()
 	}
+	r.await("all five are lost", func() bool {
+		return len(slices.DeleteFunc(slices.Clone(r.fleet.Snapshot().Nodes()), func(n *fleet.Node) bool { return n.State != fleet.Healthy })) == 2
+	})
 	r.await("it is told", func() bool { return r.Status().State == "no quorum" })
 	if err := r.ForceNewCluster(t.Context()); err != nil {
 		t.Fatal(err)
@@ -189,7 +195,7 @@ func TestALostNodesAddressesAreReleased(t *testing.T) {
 		t.Errorf("released while the node is there: %v", err)
 	}
 	r.daemons[2].Close()
-	r.await("it is lost", func() bool { return r.fleet.Snapshot().Nodes()[2].State != 1 })
+	r.await("it is lost", func() bool { return r.fleet.Snapshot().Nodes()[2].State != fleet.Healthy })
 	if err := r.Release(t.Context(), n3.ID, n3.Addr); err != nil {
 		t.Fatal(err)
 	}

@@ -135,6 +135,11 @@ func (k *Keeper) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if err := k.enter(ctx); err != nil {
+		return err
+	}
+	k.memo = newMemo() // of an earlier term
+	k.leave()
 	k.setRunning(true)
 	defer k.setRunning(false)
 	for {

@@ -102,6 +102,10 @@ func (k *Keeper) publish(s fleet.OverlayStatus) {
 func (k *Keeper) Status() fleet.OverlayStatus {
 	k.mu.Lock()
 	s := k.status
+	if s.State == "off" {
+		k.mu.Unlock()
+		return s
+	}
 	s.Encrypted, s.MTU = k.set.Encrypted, k.mtu()
 	k.mu.Unlock()
 	s.Networks = networks(k.o.Fleet.Snapshot())
