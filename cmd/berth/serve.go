@@ -323,7 +323,8 @@ func (p *program) clusterOptions(o *serveOptions, log *slog.Logger, tunnels *pro
 	}
 	return cluster.Options{
 		Engine: engine.Options{
-			APIMax: o.apiMax, FailureRetry: o.failureRetry, Timing: timing, Log: log, Tunnels: tunnels, Limit: make(chan struct{}, 256), Observe: counts.Called,
+			APIMax: o.apiMax, FailureRetry: o.failureRetry, Timing: timing, Log: log, Tunnels: tunnels, Observe: counts.Called,
+			Limit: make(chan struct{}, 256), Courtesy: engine.NewCourtesy(),
 		},
 		Policy: o.policy, CreateRetry: o.createRetry, Backlog: o.backlog, Log: log, UniquePorts: ports, Placed: counts.Placed, Told: counts.Told,
 	}

@@ -149,7 +149,7 @@ func (s *Server) writeRows(w http.ResponseWriter, all runs, l *listing) error {
 	}
 	all.order()
 	p.page = append(p.page, '[')
-	comma := false
+	comma, ages := false, new(fleet.Ages)
 	for next := new(batch); next.fill(&all, match, left); left -= next.n {
 		next.touch()
 		for _, f := range next.found[:next.n] {
@@ -158,7 +158,7 @@ func (s *Server) writeRows(w http.ResponseWriter, all runs, l *listing) error {
 			}
 			comma = true
 			var err error
-			if p.page, err = l.appendRow(p.page, f.node, f.container, now); err != nil {
+			if p.page, err = l.appendRow(p.page, f.node, f.container, now, ages); err != nil {
 				return p.fail(err)
 			}
 		}
@@ -170,10 +170,11 @@ func (s *Server) writeRows(w http.ResponseWriter, all runs, l *listing) error {
 	return nil
 }
 
-func (l *listing) appendRow(out []byte, n *fleet.Node, c *fleet.Container, now time.Time) ([]byte, error) {
+func (l *listing) appendRow(out []byte, n *fleet.Node, c *fleet.Container, now time.Time, ages *fleet.Ages) ([]byte, error) {
 	if n.State == fleet.Healthy && !l.size {
 		out = append(out, c.Head...)
-		out = rawjson.AppendString(out, c.StatusAt(now.Add(n.Skew)))
+		var status [64]byte
+		out = rawjson.AppendString(out, c.AppendStatus(status[:0], now.Add(n.Skew), ages))
 		return append(out, c.Tail...), nil
 	}
 	row, err := l.editedRow(n, c, now)

@@ -151,7 +151,7 @@ func (w *world) manage() *manager {
 	m := &manager{w: w, kept: kept}
 	m.Cluster = cluster.New(cluster.Options{
 		Engine: engine.Options{APIMax: "1.51", FailureRetry: 3, Log: log, Tunnels: tunnels, Timing: engine.Timing{
-			Dial: time.Second, Probe: 2 * time.Second, List: 5 * time.Second, PingEvery: 200 * time.Millisecond, PingTimeout: 500 * time.Millisecond,
+			Dial: time.Second, Probe: 2 * time.Second, List: 5 * time.Second, PingEvery: 200 * time.Millisecond, PingTimeout: 500 * time.Millisecond, Patience: time.Second,
 			RetryMin: 10 * time.Millisecond, RetryMax: 50 * time.Millisecond, Resync: time.Hour,
 		}},
 		Policy: schedule.DefaultPolicy(), Backlog: 4096, Log: log, Intents: kept,

@@ -164,7 +164,7 @@ func (w *world) manageAt(dir string, healthy int) *manager {
 	m := &manager{w: w, set: make(chan []engine.Endpoint)}
 	m.Cluster = cluster.New(cluster.Options{
 		Engine: engine.Options{APIMax: "1.51", FailureRetry: 2, Log: slog.New(slog.DiscardHandler), Tunnels: new(proxy.Tunnels), Timing: engine.Timing{
-			Dial: time.Second, Probe: 2 * time.Second, List: 5 * time.Second, PingEvery: 100 * time.Millisecond, PingTimeout: 500 * time.Millisecond,
+			Dial: time.Second, Probe: 2 * time.Second, List: 5 * time.Second, PingEvery: 100 * time.Millisecond, PingTimeout: 500 * time.Millisecond, Patience: time.Second,
 			RetryMin: 10 * time.Millisecond, RetryMax: 50 * time.Millisecond, Resync: time.Hour,
 		}},
 		Policy: schedule.DefaultPolicy(), Backlog: 4096, Log: slog.New(slog.DiscardHandler),
