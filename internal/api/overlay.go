@@ -145,6 +145,7 @@ func (s *Server) createOverlay(w http.ResponseWriter, m *making) error {
 			return err
 		}
 	}
+	m.spans = true
 	return s.make(w, m, n, nil)
 }
 

@@ -37,6 +37,7 @@ type clusterNode struct {
 	addr    string
 	version uint64
 	spec    clusterNodeSpec
+	raft    bool // it has a vote
 }
 
 type clusterNodeSpec struct {
@@ -101,7 +102,7 @@ func (c *cluster) decides(d *Daemon) error {
 	return nil
 }
 
-func (n *clusterNode) manager() bool { return n.spec.Role == "manager" }
+func (n *clusterNode) manager() bool { return n.spec.Role == "manager" && n.raft }
 func (n *clusterNode) up() bool      { return !n.d.gone.Load() }
 
 func (c *cluster) quorum() bool {
@@ -146,7 +147,7 @@ func (d *Daemon) initSwarm(w http.ResponseWriter, r *request) error {
 		defer d.swarm.mu.Unlock()
 		for _, n := range d.swarm.nodes {
 			if n.d != d {
-				n.spec.Role = "worker"
+				n.raft = false // it is to be one still
 			}
 		}
 	case d.swarm != nil:
@@ -168,7 +169,7 @@ func (d *Daemon) initSwarm(w http.ResponseWriter, r *request) error {
 func (d *Daemon) enterSwarm(c *cluster, addr, role string) {
 	setDefault(&addr, d.opt.Name)
 	d.swarm, d.swarmNode = c, swarmID()
-	c.nodes = append(c.nodes, &clusterNode{d: d, id: d.swarmNode, addr: addr, version: 1, spec: clusterNodeSpec{Role: role, Availability: "active", Labels: map[string]string{}}})
+	c.nodes = append(c.nodes, &clusterNode{raft: role == "manager", d: d, id: d.swarmNode, addr: addr, version: 1, spec: clusterNodeSpec{Role: role, Availability: "active", Labels: map[string]string{}}})
 	gateway := d.newNetwork("docker_gwbridge", "bridge")
 	gateway.IPAM.Config = []ipamConfig{d.freeSubnet()}
 	d.networks = append(d.networks, gateway)
@@ -322,6 +323,10 @@ func (d *Daemon) updateNode(c *cluster, w http.ResponseWriter, r *request) error
 	if err := r.decode(&spec, http.StatusBadRequest, "EOF"); err != nil {
 		return err
 	}
+	if n.spec.Role == "manager" && !n.raft && spec.Role == "worker" {
+		return fail(http.StatusNotFound, "rpc error: code = NotFound desc = can't find manager in raft memberlist")
+	}
+	n.raft = spec.Role == "manager" && (n.raft || n.spec.Role == "worker")
 	n.spec = spec
 	n.version++
 	w.WriteHeader(http.StatusOK)

@@ -129,25 +129,28 @@ func (k *Keeper) Release(ctx context.Context, nodeID, addr string) error {
 
 // expel removes an entry; a manager's is made a worker's first.
 func (k *Keeper) expel(ctx context.Context, c *cluster, m swarm.Node) error {
-	for m.Spec.Role == swarm.NodeRoleManager {
-		if err := k.role(ctx, c, m, swarm.NodeRoleWorker); err != nil {
-			return err
-		}
-		if err := k.eng.ask(ctx, callLimit, c.speaker, http.MethodGet, "/nodes/"+m.ID, nil, nil, &m); err != nil {
-			return err
-		}
-	}
 	for {
-		err := k.remove(ctx, c, m)
-		if err == nil {
+		var err error
+		if m.ManagerStatus != nil && m.Spec.Role == swarm.NodeRoleManager {
+			err = k.role(ctx, c, m, swarm.NodeRoleWorker)
+		} else if err = k.remove(ctx, c, m); err == nil {
 			k.o.Log.Info("overlay networks: a lost node's entry was removed, to free its addresses", "node", memberName(m))
 			return nil
 		}
 		select { // the managers have to agree on its going first
 		case <-time.After(reconnectEvery):
 		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		}
+		var now swarm.Node
+		err = k.eng.ask(ctx, callLimit, c.speaker, http.MethodGet, "/nodes/"+m.ID, nil, nil, &now)
+		if isStatus(err, http.StatusNotFound) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
+		m = now
 	}
 }
 

@@ -102,8 +102,9 @@ type memo struct {
 	tries   map[string]*try      // by node ID
 	since   map[string]time.Time // what is amiss → since when
 	said    map[string]bool      // what was logged
-	mute    bool                 // the last round found managers without a quorum
 	reasons map[string]string    // node ID → why it has not joined
+	esp     map[string]string    // node ID → whether its kernel has ESP
+	probed  map[string]time.Time // node ID → when that was looked at
 }
 
 type try struct {
@@ -125,7 +126,7 @@ func New(o Options) *Keeper {
 }
 
 func newMemo() memo {
-	return memo{tries: map[string]*try{}, since: map[string]time.Time{}, said: map[string]bool{}, reasons: map[string]string{}}
+	return memo{tries: map[string]*try{}, since: map[string]time.Time{}, said: map[string]bool{}, reasons: map[string]string{}, esp: map[string]string{}, probed: map[string]time.Time{}}
 }
 
 // Run keeps the cluster until ctx ends.

@@ -141,6 +141,8 @@ func planNode(c *cluster, n *fleet.Node, grace time.Duration, t *timers) (step, 
 		if t.of("stray "+n.ID) >= grace {
 			return step{kind: rejoin, node: n, why: "it takes itself for a manager and is none any more"}, true
 		}
+	case known && c.ours && m.Spec.Role == swarm.NodeRoleManager && m.ManagerStatus == nil && t.of("stray "+n.ID) >= grace:
+		return step{kind: rejoin, node: n, why: "it is to be a manager and becomes none"}, true
 	case known && c.ours && (m.Spec.Labels[labelAddr] != n.Addr || m.Spec.Labels[labelNode] != n.Name):
 		return step{kind: label, node: n, member: m}, true
 	}
@@ -165,7 +167,7 @@ func planGone(p *picture, grace time.Duration, t *timers) []step {
 		default:
 			continue
 		}
-		if m.Spec.Role == swarm.NodeRoleManager {
+		if m.ManagerStatus != nil {
 			steps = append(steps, step{kind: demote, member: m, why: why})
 			continue
 		}
@@ -200,19 +202,22 @@ func planManagers(p *picture, grace time.Duration, t *timers) []step {
 		if n != nil {
 			size++
 		}
+		up := n != nil && n.State == fleet.Healthy && m.Status.State == swarm.NodeStateReady
 		switch {
+		case m.Spec.Role == swarm.NodeRoleManager && m.ManagerStatus == nil:
+			settling = settling || up // it is to be one, and was promoted just now, or left out by a new beginning
 		case m.Spec.Role == swarm.NodeRoleManager:
 			managers = append(managers, m)
-			reachable := m.ManagerStatus != nil && m.ManagerStatus.Reachability == swarm.ReachabilityReachable
+			reachable := m.ManagerStatus.Reachability == swarm.ReachabilityReachable
 			switch {
 			case n == nil:
 				lost = append(lost, m)
 			case !reachable && t.of("manager "+m.ID) >= grace:
 				lost = append(lost, m)
 			case !reachable:
-				settling = true // it was promoted just now, or may come back
+				settling = true // it may come back
 			}
-		case n != nil && n.State == fleet.Healthy && m.Status.State == swarm.NodeStateReady && n.Availability == "":
+		case up && n.Takes():
 			if m.ManagerStatus != nil {
 				settling = true
 				continue

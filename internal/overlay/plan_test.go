@@ -103,6 +103,8 @@ func TestPlan(t *testing.T) {
 		"the others join":                    {nodes: "a:m b c d!", members: "a*", want: "join b, join c"},
 		"a second node is no second manager": {nodes: "a:m b:w", members: "a* b", want: ""},
 		"of three all are managers":          {nodes: "a:m b:w c:w", members: "a* b c", want: "promote b"},
+		"one that was left out is down":      {nodes: "a:m -b:w", members: "a* -b*?", after: time.Minute, want: ""},
+		"one that was left out is back":      {nodes: "a:m b:w", members: "a* b*?", after: time.Minute, want: "rejoin b"},
 		"one at a time":                      {nodes: "a:m b:m c:w", members: "a* b*? c", want: ""},
 		"and the third":                      {nodes: "a:m b:m c:w", members: "a* b* c", want: "promote c"},
 		"of seven, five":                     {nodes: "a:m b:m c:m d:w e:w f:w g:w", members: "a* b* c* d e f g", want: "promote d"},

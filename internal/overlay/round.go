@@ -34,6 +34,9 @@ func (k *Keeper) round(ctx context.Context) (again bool) {
 	if c != nil && c.ours {
 		again = k.settle(ctx, c)
 	}
+	if c != nil && c.quorum() && kept {
+		k.probe(ctx, p)
+	}
 	k.say(waits)
 	k.publish(k.describe(p, waits, kept, len(steps) > 0))
 	if !k.do(ctx, p, steps) {
@@ -163,6 +166,9 @@ func (k *Keeper) describe(p *picture, waits []string, kept, busy bool) fleet.Ove
 		}
 	}
 	for _, n := range p.nodes {
+		if k.memo.esp[n.ID] == "no" && kept {
+			s.Problems = append(s.Problems, noESP(n))
+		}
 		on := describeNode(c, n, k.memo.reasons[n.ID])
 		if on.Role != "" {
 			s.Members++
@@ -174,7 +180,10 @@ func (k *Keeper) describe(p *picture, waits []string, kept, busy bool) fleet.Ove
 	}
 	if s.State == "ready" {
 		unready := slices.ContainsFunc(s.Nodes, func(n fleet.OverlayNode) bool { return n.Role == "" && n.Reason == "" }) ||
-			slices.ContainsFunc(c.members, func(m swarm.Node) bool { return m.Spec.Role == swarm.NodeRoleManager && m.ManagerStatus == nil })
+			slices.ContainsFunc(c.members, func(m swarm.Node) bool {
+				n := p.nodeOf(m)
+				return m.Spec.Role == swarm.NodeRoleManager && m.ManagerStatus == nil && n != nil && n.State == fleet.Healthy
+			})
 		switch {
 		case s.Reachable < s.Managers:
 			s.State = "degraded"
