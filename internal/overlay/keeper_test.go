@@ -119,6 +119,8 @@ func TestALostQuorum(t *testing.T) {
 	r.becomes(0, "n1* n2* n3* n4")
 	r.ready(4)
 	r.on(0, "POST", "/v1.41/networks/create", map[string]any{"Name": "web", "Driver": "overlay", "Attachable": true})
+	r.run(0, "user", "web", "10.192.1.9")
+	r.await("it is seen", func() bool { return r.users() == 1 })
 	if err := r.ForceNewCluster(t.Context()); !errdefs.IsUnavailable(err) {
 		t.Errorf("forced while there is a quorum: %v", err)
 	}
@@ -130,6 +132,9 @@ func TestALostQuorum(t *testing.T) {
 	})
 	if err := r.ForceNewCluster(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	if got := r.place(0, "user", "web"); !strings.HasSuffix(got, "alias") {
+		t.Errorf("place of a container that ran: %q", got)
 	}
 	r.await("it can decide again", func() bool { return r.Status().State != "no quorum" })
 	if b := string(r.on(0, "GET", "/v1.41/networks", nil)); !strings.Contains(b, `"web"`) {

@@ -41,14 +41,34 @@ func (k *Keeper) ForceNewCluster(ctx context.Context) error {
 	k.memo = newMemo()
 	if c != nil {
 		n := c.managers[0]
+		places, err := k.places(ctx, n)
+		if err != nil {
+			return err
+		}
 		k.o.Log.Warn("overlay networks: a swarm manager goes on alone, as it was told to", "node", n.Name)
 		r := initRequest{ListenAddr: listening(n), AdvertiseAddr: advertised(n), DataPathAddr: k.settings().DataInterface, ForceNewCluster: true}
 		if err := k.eng.ask(ctx, joinLimit, n, http.MethodPost, "/swarm/init", nil, r, nil); err != nil {
 			return err
 		}
-		return k.see(ctx, n)
+		return errors.Join(k.see(ctx, n), k.renew(ctx, n, places))
 	}
 	return k.anew(ctx, p.headless)
+}
+
+// renew takes containers out of their networks and brings them back: an engine that begins a cluster anew forgets the names of those
+// that are in one.
+func (k *Keeper) renew(ctx context.Context, n *fleet.Node, places []place) error {
+	for _, p := range places {
+		err := k.eng.ask(ctx, callLimit, n, http.MethodPost, "/networks/"+p.network+"/disconnect", nil, map[string]any{"Container": p.container, "Force": true}, nil)
+		if err != nil && !refused(err) {
+			return err
+		}
+		// One at a time, and each only when the one before is back.
+		if err := k.reconnect(ctx, n, []place{p}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 const recoverLimit = 10 * time.Minute
