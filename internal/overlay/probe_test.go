@@ -23,8 +23,8 @@ func (h *host) Do(_ context.Context, _ string, r *http.Request) (*http.Response,
 	w := httptest.NewRecorder()
 	path := r.URL.Query().Get("path")
 	h.asked = append(h.asked, strings.TrimSpace(r.Method+" "+strings.TrimPrefix(r.URL.Path, "/v1.41")+" "+path))
-	switch {
-	case r.Method == http.MethodPost:
+	switch r.Method {
+	case http.MethodPost:
 		b := new(strings.Builder)
 		_ = r.Write(b) // to a string
 		if strings.Contains(b.String(), `"/lib/modules"`) && !strings.Contains(h.folders, "/lib/modules") {
@@ -33,7 +33,7 @@ func (h *host) Do(_ context.Context, _ string, r *http.Request) (*http.Response,
 		}
 		w.WriteHeader(http.StatusCreated)
 		_, _ = w.WriteString(`{"Id":"probe"}`)
-	case r.Method == http.MethodDelete:
+	case http.MethodDelete:
 		w.WriteHeader(http.StatusNoContent)
 	default:
 		text, ok := h.files[path]

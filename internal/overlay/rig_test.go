@@ -78,7 +78,7 @@ func newRig(t *testing.T, n, members int, edit ...func(*Options)) *rig {
 	ctx, cancel := context.WithCancel(context.Background())
 	var work sync.WaitGroup
 	work.Go(func() { _ = r.fleet.Run(ctx, r) })    // it ends with ctx
-	work.Go(func() { _ = r.Keeper.Run(ctx) })      // likewise
+	work.Go(func() { _ = r.Run(ctx) })             // likewise
 	work.Go(func() { r.members(ctx, 0, members) }) // likewise
 	t.Cleanup(func() {
 		cancel()

@@ -26,8 +26,8 @@ const joinsAtOnce = 8
 func (k *Keeper) do(ctx context.Context, p *picture, steps []step) (done bool) {
 	var joins, others []step
 	for _, s := range steps {
-		switch {
-		case s.kind == join || s.kind == rejoin:
+		switch s.kind {
+		case join, rejoin:
 			joins = append(joins, s)
 		default:
 			others = append(others, s)
