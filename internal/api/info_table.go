@@ -33,7 +33,11 @@ func (s *Server) nodeTable(snap *fleet.Snapshot) [][2]string {
 		[2]string{"Nodes", count(len(snap.Nodes()))})
 	if s.o.Overlay != nil {
 		if o := s.o.Overlay.Status(); o.On || o.State != "off" {
-			rows = append(rows, [2]string{"Overlay", fmt.Sprintf("%s, %d of %d managers", o.State, o.Reachable, o.Managers)})
+			text := o.State
+			if o.Managers > 0 {
+				text += fmt.Sprintf(", %d of %d managers", o.Reachable, o.Managers)
+			}
+			rows = append(rows, [2]string{"Overlay", text})
 		}
 	}
 	for _, n := range snap.Nodes() {

@@ -128,8 +128,11 @@ func planNode(c *cluster, n *fleet.Node, grace time.Duration, t *timers) (step, 
 		return step{kind: join, node: n}, true
 	case n.Swarm.State == "pending" || n.Swarm.State == "error":
 		// An engine that just started is pending, and one that was removed or cannot find its managers stays so.
-		ours := c.ours && (known || c.knows(n))
-		if ours && t.of("stray "+n.ID) >= grace {
+		ours, patience := c.ours && (known || c.knows(n)), grace
+		if !known {
+			patience /= 4 // it was removed
+		}
+		if ours && t.of("stray "+n.ID) >= patience {
 			return step{kind: rejoin, node: n, why: "it is " + n.Swarm.State + " and finds its managers no more"}, true
 		}
 	case !n.Swarm.Active():
@@ -233,7 +236,7 @@ func planManagers(p *picture, grace time.Duration, t *timers) []step {
 		return []step{{kind: promote, member: m, why: fmt.Sprintf("%d of %d managers", len(managers)-len(lost), want)}}
 	case len(managers) > want && len(lost) > 0:
 		return []step{{kind: demote, member: lost[0], why: "it does not answer, and another has its place"}}
-	case len(managers) > want:
+	case len(managers) > want && t.of("too many managers") >= grace: // a node that is back in a moment would make another
 		for _, m := range slices.Backward(managers) {
 			if !m.ManagerStatus.Leader && m.ID != c.speaker.Swarm.NodeID {
 				return []step{{kind: demote, member: m, why: fmt.Sprintf("%d nodes need no more than %d", size, want)}}

@@ -105,6 +105,11 @@ func (k *Keeper) publish(s fleet.OverlayStatus) {
 func (k *Keeper) Status() fleet.OverlayStatus {
 	k.mu.Lock()
 	s := k.status
+	if k.o.Check != nil && !k.running {
+		s = fleet.OverlayStatus{On: s.On, State: "kept by the primary"}
+		k.mu.Unlock()
+		return s
+	}
 	if s.State == "off" {
 		k.mu.Unlock()
 		return s
@@ -119,6 +124,9 @@ func (k *Keeper) Status() fleet.OverlayStatus {
 func (k *Keeper) Problems() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.o.Check != nil && !k.running {
+		return nil // of an earlier term
+	}
 	return slices.Clone(k.status.Problems)
 }
 
