@@ -64,6 +64,7 @@ type serveOptions struct {
 	replication  replication
 	// rescheduleDelay is how long a node is silent before it is lost.
 	rescheduleDelay time.Duration
+	overlay         overlayFlags
 }
 
 func (p *program) serveCmd() *cobra.Command {
@@ -131,6 +132,8 @@ func (p *program) serveFlags(cmd *cobra.Command, o *serveOptions) {
 	f.BoolVar(&o.tokens.insecure, "token-service-insecure", false, "Serve tokens beyond this computer without TLS: on networks where nobody listens in")
 	f.DurationVar(&o.rescheduleDelay, "reschedule-delay", defaultRescheduleDelay, "How long a node does not answer until its containers with reschedule:on-node-failure are started elsewhere")
 	o.replication.flags(f)
+	f.BoolVar(&o.overlay.on, "overlay", false, "Keep networks across hosts, by Swarm mode beneath, and make networks without a driver such")
+	o.overlay.flags(f, "overlay-")
 	f.BoolVar(&o.noContext, "no-context", false, "Make no docker context")
 	f.BoolVar(&o.use, "use", false, "Switch the docker client to the context")
 	for _, old := range []string{"experimental", "refresh-on-node-filter"} {
@@ -186,6 +189,9 @@ func (o *serveOptions) check() error {
 		return fmt.Errorf("--socket %s: want node or fleet", o.socket)
 	}
 	if err := o.replication.check(); err != nil {
+		return err
+	}
+	if err := o.overlay.check("--overlay-"); err != nil {
 		return err
 	}
 	if err := o.tls.check(); err != nil {
@@ -322,7 +328,11 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	if among != nil {
 		options.Role = among.standing.Role
 	}
-	e := &serving{cluster: c, replicated: among, intents: wanted, sources: sources, listeners: listeners, ingress: ports, tunnels: tunnels, watchers: watchers, tokens: tokens, log: log}
+	keeper := newOverlay(c, o, log, among)
+	options.Overlay = &overlays{keeper}
+	told := options.Notices
+	options.Notices = func() []string { return append(told(), keeper.Problems()...) }
+	e := &serving{cluster: c, overlay: keeper, replicated: among, intents: wanted, sources: sources, listeners: listeners, ingress: ports, tunnels: tunnels, watchers: watchers, tokens: tokens, log: log}
 	if o.socket == socketFleet {
 		if e.relays, err = newRelays(c, log); err != nil {
 			return err
@@ -333,7 +343,7 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	if among != nil {
 		owner = among.owner() // what one primary began another finishes
 	}
-	if e.mover, err = p.newMover(c, owner, o, log, &e.api, among); err != nil {
+	if e.mover, err = p.newMover(c, owner, o, log, &e.api, among, keeper); err != nil {
 		return err
 	}
 	options.Moves, options.Rescues = e.mover, e.mover.rescuer

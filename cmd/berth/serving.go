@@ -18,6 +18,7 @@ import (
 	"berth/internal/cluster"
 	"berth/internal/ingress"
 	"berth/internal/intents"
+	"berth/internal/overlay"
 	"berth/internal/proxy"
 	"berth/internal/relay"
 	"berth/internal/tracing"
@@ -36,6 +37,7 @@ type serving struct {
 	tunnels   *proxy.Tunnels
 	// replicated is nil for a manager that is alone.
 	replicated *replicated
+	overlay    *overlay.Keeper
 	ingress    *ingress.Ingress // nil if ports answer on their nodes only
 	relays     *relay.Relays    // nil if containers get the sockets of their nodes
 	watchers   []watcher
@@ -148,10 +150,10 @@ func (e *serving) run(ctx context.Context) error {
 		g.Go(func() error { return e.replicated.hear(ctx, e.cluster) })
 		// The office is kept until clients have had their time; no move begins once ctx has ended.
 		g.Go(func() error {
-			return e.replicated.run(following, e.catchUp, func(office context.Context) error { return e.move(ctx, office) })
+			return e.replicated.run(following, e.catchUp, func(office context.Context) error { return e.act(ctx, office) })
 		})
 	} else {
-		g.Go(func() error { return e.move(ctx, ctx) })
+		g.Go(func() error { return e.act(ctx, ctx) })
 	}
 	if e.ingress != nil {
 		g.Go(func() error { return e.ingress.Run(following) })
@@ -187,6 +189,24 @@ func (e *serving) run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// act is what one manager of a fleet does by itself: it moves containers and keeps overlay networks.
+func (e *serving) act(ctx, office context.Context) error {
+	g, office := errgroup.WithContext(office)
+	g.Go(func() error { return e.move(ctx, office) })
+	if e.overlay != nil {
+		g.Go(func() error {
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			defer context.AfterFunc(office, cancel)()
+			if err := e.overlay.Run(ctx); ctx.Err() == nil {
+				return err
+			}
+			return nil
+		})
+	}
+	return g.Wait()
 }
 
 // move moves containers until ctx ends, or the office under which that is allowed. It returns with the office, which its return

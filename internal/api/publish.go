@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"encoding/json"
-	"net/http"
 	"slices"
 
 	"berth/internal/fleet"
@@ -53,22 +52,22 @@ func (s *Server) checkPorts(n *fleet.Node, c *creation, ports []fleet.Port) erro
 	return nil
 }
 
-// claimPorts opens the ports of a container for a request that starts it.
-func (s *Server) claimPorts(r *request, c fleet.Ref) (done func(res *http.Response), err error) {
+// claimPorts opens the ports of a container for a request that starts it. done is told the status of the answer, or 0 for none.
+func (s *Server) claimPorts(r *request, c fleet.Ref) (done func(status int), err error) {
 	if s.o.Ingress == nil || r.route.pattern != "/containers/{id}/start" && r.route.pattern != "/containers/{id}/restart" {
-		return func(*http.Response) {}, nil
+		return func(int) {}, nil
 	}
 	end, err := s.o.Ingress.Claim(c.Node, c.Container)
 	if err != nil {
 		return nil, err
 	}
 	ended := false
-	return func(res *http.Response) {
+	return func(status int) {
 		if ended {
 			return
 		}
 		ended = true
-		started := res != nil && res.StatusCode < 400
+		started := status != 0 && status < 400
 		end(started)
 		if started && slices.ContainsFunc(c.Container.Wanted, func(p fleet.Port) bool { return p.HostPort == 0 }) {
 			s.refresh(r.Context(), c.Node, fleet.KindContainer, c.Container.ID) // only the engine knows what it chose

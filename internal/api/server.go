@@ -84,6 +84,8 @@ type Options struct {
 	Members Members
 	// Moves takes containers from node to node; nil if nothing does.
 	Moves Moves
+	// Overlay keeps networks across hosts; nil if nothing does.
+	Overlay Overlay
 	// Rescues starts the containers of lost nodes elsewhere; nil if nothing does.
 	Rescues Rescues
 }

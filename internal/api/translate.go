@@ -195,7 +195,7 @@ func (s *Server) connectLater(ctx context.Context, n *fleet.Node, c *creation, i
 		}
 		o := new(rawjson.Object)
 		o.Set("Container", id)
-		o.SetRaw("EndpointConfig", l.endpoint)
+		o.SetRaw("EndpointConfig", l.endpoint) // marked with the rest of the body
 		if _, failed := s.ask(work, n, http.MethodPost, c.r.version, "/networks/"+l.name+"/connect", nil, o.Bytes()); failed != nil {
 			err = fmt.Errorf("connect to network %s: %w", l.name, failed)
 			if status(failed) == http.StatusNotFound {

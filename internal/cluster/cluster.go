@@ -63,6 +63,7 @@ type Cluster struct {
 	snapshot atomic.Pointer[fleet.Snapshot]
 	changed  atomic.Int64 // Unix nanoseconds of the last one
 	hub      *hub
+	swarm    swarmEvents
 
 	adjusting sync.Mutex      // one change of members at a time; guards leftOut
 	leftOut   map[string]bool // addresses that a source names and the operator has removed
@@ -214,7 +215,11 @@ func (c *Cluster) join(ctx context.Context, ep engine.Endpoint) *member {
 	o := c.o.Engine
 	o.Name = c.name
 	o.Publish = func(n *fleet.Node) { c.publish(m, n) }
-	o.Event = c.hub.publish
+	o.Event = func(ev fleet.Event) {
+		if c.swarm.pass(ev) {
+			c.hub.publish(ev)
+		}
+	}
 	o.Unsettled = &c.busy
 	o.EventRate = func() int { return c.hub.rate.rate(time.Now()) }
 	o.Nodes = func() int { return len(c.Snapshot().Nodes()) }
@@ -461,6 +466,15 @@ func (c *Cluster) RefreshDetails(ctx context.Context, nodeID, id string) error {
 		return err
 	}
 	return e.RefreshDetails(ctx, id)
+}
+
+// RefreshInfo returns once the snapshot shows what an engine says of itself now.
+func (c *Cluster) RefreshInfo(ctx context.Context, nodeID string) error {
+	e, err := c.engineOf(nodeID)
+	if err != nil {
+		return err
+	}
+	return e.RefreshInfo(ctx)
 }
 
 // Forget takes a container out of the picture that was just removed.

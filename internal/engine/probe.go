@@ -107,6 +107,8 @@ type info struct {
 	MemTotal                                                                              int64
 	Labels                                                                                []string
 	SystemTime                                                                            string
+	SecurityOptions                                                                       []string
+	Swarm                                                                                 swarmInfo
 }
 
 // probed is an engine that answered.
@@ -225,6 +227,7 @@ func fill(n *fleet.Node, p *probed) {
 	n.OperatingSystem, n.KernelVersion, n.StorageDriver = p.info.OperatingSystem, p.info.KernelVersion, p.info.Driver
 	n.CPUs, n.Memory = p.info.NCPU, p.info.MemTotal
 	n.Info, n.VersionInfo, n.Skew = p.infoRaw, p.versionRaw, p.skew
+	n.Swarm, n.NoOverlay = p.info.Swarm.fact(), noOverlay(p)
 	n.Labels = map[string]string{
 		"storagedriver": p.info.Driver, "kernelversion": p.info.KernelVersion,
 		"operatingsystem": p.info.OperatingSystem, "ostype": p.info.OSType,
@@ -236,6 +239,14 @@ func fill(n *fleet.Node, p *probed) {
 			n.Labels[k] = v
 		}
 	}
+}
+
+// RefreshInfo asks the engine what it says of itself, and returns when the published node shows it.
+func (e *Engine) RefreshInfo(ctx context.Context) error {
+	if err := e.refreshInfo(ctx); err != nil {
+		return e.unreachable(err)
+	}
+	return nil
 }
 
 func (e *Engine) refreshInfo(ctx context.Context) error {

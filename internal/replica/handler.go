@@ -97,9 +97,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// isRead tells whether a request changes nothing. Streams of output are reads, attach over a websocket is none.
+// isRead tells whether a request changes nothing. Streams of output are reads, attach over a websocket is none. How the overlay
+// networks are only the primary knows.
 func isRead(r *http.Request) bool {
-	return (r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions) && r.Header.Get("Upgrade") == ""
+	return r.URL.Path != "/berth/overlay" && (r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions) && r.Header.Get("Upgrade") == ""
 }
 
 // read answers from our own view, but a client that has just written through us is to see what it wrote.

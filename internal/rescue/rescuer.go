@@ -15,6 +15,7 @@ type Options struct {
 	Fleet     Fleet
 	Knowledge Knowledge
 	Keeper    *Keeper
+	Networks  Networks // nil if there are none across hosts
 	APIMax    string
 	// Delay is how long a node may be silent before it is lost.
 	Delay time.Duration

@@ -36,6 +36,9 @@ func (r *Rescuer) rescue(ctx context.Context, l *record) error {
 	if err != nil {
 		return err
 	}
+	if err := r.release(ctx, l, inspection); err != nil {
+		return err
+	}
 	id, err := r.create(ctx, l, inspection, to, image)
 	if err != nil {
 		return err
@@ -84,6 +87,24 @@ func reasons(l *record) string {
 		}
 	}
 	return strings.Join(slices.Compact(why), "; ")
+}
+
+// release frees the addresses that the lost container was given in networks across hosts: its node holds them as long as it is
+// expected back. Others are chosen anew.
+func (r *Rescuer) release(ctx context.Context, l *record, inspection []byte) error {
+	fixed, err := move.FixedAddresses(inspection)
+	if err != nil || r.o.Networks == nil || len(fixed) == 0 {
+		return err
+	}
+	if err := errors.Join(r.o.Check(), ctx.Err()); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, undoLimit)
+	defer cancel()
+	if err := r.o.Networks.Release(ctx, l.Node.ID, l.Node.Addr); err != nil {
+		return fmt.Errorf("free its address in network %s: %w", strings.Join(fixed, ", "), err)
+	}
+	return nil
 }
 
 // isBack tells whether the lost container's node answers again.
