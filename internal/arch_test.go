@@ -31,6 +31,8 @@ var arrows = map[string][]string{
 	"provision":     {},
 	"ssh":           {},
 	"term":          {},
+	"vmimage":       {},
+	"vmseed":        {},
 	"machine":       {"cert"},
 
 	"discovery/etcd":          {"discovery", "election", "intents"},
@@ -45,6 +47,7 @@ var arrows = map[string][]string{
 	"driver/none":       {"machine"},
 	"driver/generic":    {"machine"},
 	"driver/plugin":     {"machine"},
+	"driver/qemu":       {"machine", "vmimage", "vmseed"},
 	"driver/drivertest": {"machine"},
 	"rawjson":           {},
 	"relay":             {"fleet"},
@@ -74,6 +77,7 @@ var testArrows = map[string][]string{
 	"driver/none":      {"driver/drivertest"},
 	"driver/generic":   {"driver/drivertest", "ssh"},
 	"driver/plugin":    {"driver/drivertest"},
+	"driver/qemu":      {"driver/drivertest"},
 }
 
 // forbidden names say nothing about what is inside.
