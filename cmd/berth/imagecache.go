@@ -185,6 +185,9 @@ func (b barred) Line(text string)                   { b.Progress.Line(b.name, te
 func (b barred) Bar(what string, done, total int64) { b.Progress.Bar(b.name, what, done, total) }
 
 func (p *program) completeImages(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	if err := p.readEnvironment(); err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
 	cache, err := p.imageCache()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError

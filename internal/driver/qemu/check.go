@@ -35,6 +35,9 @@ func (d Driver) PreCreateCheck(ctx context.Context, spec machine.Spec) error {
 	if err != nil {
 		return err
 	}
+	if s.network.kind == userNetwork && spec.Bool("swarm") {
+		return fmt.Errorf("--swarm: a Swarm's members reach each other, and on the user network nobody reaches the machine: use --%s bridge:NAME", flagNetwork)
+	}
 	if longest := filepath.Join(spec.Dir, "share-10.sock.pid"); len(longest) >= maxSocket {
 		return fmt.Errorf("the store's path is too long for the sockets that lead to a machine (%d characters, %d at most): use a shorter one with --storage-path", len(longest), maxSocket)
 	}

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,8 +49,8 @@ func (d Driver) Start(ctx context.Context, i machine.Instance) (machine.Instance
 
 func silent(string) {}
 
-// wake has a machine go on whose process is there. It is not running only after a save that was broken off at its very end, when
-// its memory is on the disk: then it is to be resumed.
+// wake has a machine go on whose process is there. It does not where the memory of a save is still on the disk: a save or a resume was
+// broken off at its very end, and the machine is to be resumed.
 func wake(ctx context.Context, i machine.Instance) (running bool, err error) {
 	status, err := askStatus(ctx, i)
 	switch {
@@ -59,11 +60,14 @@ func wake(ctx context.Context, i machine.Instance) (running bool, err error) {
 		return true, nil
 	case status == "suspended":
 		return true, command(ctx, i, "system_wakeup", nil, nil)
-	case status == "postmigrate" && exists(file(i, savedFile)):
+	case exists(file(i, savedFile)):
 		return false, endProcess(ctx, i)
 	}
+	_ = command(ctx, i, "migrate_cancel", nil, nil) // a save that nobody waits for any more would halt it again
 	return true, command(ctx, i, "cont", nil, nil)
 }
+
+var errSaved = errors.New("it is saved: start it first, or kill it to throw its memory away")
 
 // Stop implements machine.Power: it presses the machine's power button.
 func (d Driver) Stop(ctx context.Context, i machine.Instance) error {
@@ -73,12 +77,12 @@ func (d Driver) Stop(ctx context.Context, i machine.Instance) error {
 	}
 	if !p.runs() {
 		if exists(file(i, savedFile)) {
-			return errors.New("it is saved: start it first, or kill it to throw its memory away")
+			return errSaved
 		}
 		return nil
 	}
 	if running, err := wake(ctx, i); err != nil || !running { // one that is paused feels nothing
-		return errors.Join(err, dropSaved(i))
+		return cmp.Or(err, errSaved)
 	}
 	ctx, cancel := context.WithTimeout(ctx, stopTime)
 	defer cancel()

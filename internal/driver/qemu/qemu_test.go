@@ -248,3 +248,42 @@ func TestImagesAreShared(t *testing.T) {
 		}
 	}
 }
+
+// TestASaveThatWasBrokenOff: by a kill of berth, at two places.
+func TestASaveThatWasBrokenOff(t *testing.T) {
+	needQEMU(t)
+	d, ctx := Driver{}, t.Context()
+	i := running(t, spec(t, guestImage(t), nil))
+	awaitConsole(t, i, 3)
+
+	// Before the memory had its name, the machine just goes on.
+	if err := command(ctx, i, "stop", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := command(ctx, i, "migrate", map[string]any{"uri": "exec:cat >/dev/null"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := awaitMigration(ctx, i); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Start(ctx, i); err != nil {
+		t.Fatal(err)
+	}
+	awaitConsole(t, i, console(t, i))
+
+	// After that it is saved, although its process is there.
+	if err := writeMemory(ctx, i); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, i, machine.StateSaved)
+	if err := d.Stop(ctx, i); !errors.Is(err, errSaved) {
+		t.Errorf("stop = %v, want that it is saved", err)
+	}
+	wantState(t, i, machine.StateSaved)
+	i, err := d.Start(ctx, i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, i, machine.StateRunning)
+	awaitConsole(t, i, 0)
+}
