@@ -328,7 +328,8 @@ func (c *Cache) remove(i Image) error {
 	if !ok {
 		return errors.New("another berth is getting it just now")
 	}
-	return c.drop(i.key, noteEnd, imageEnd, partEnd, partNoteEnd, lockEnd)
+	// The lock stays: who waits for it would go on with one that nobody else can see.
+	return c.drop(i.key, noteEnd, imageEnd, partEnd, partNoteEnd)
 }
 
 // drop deletes files of an image that may be there.
