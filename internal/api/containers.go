@@ -72,10 +72,16 @@ func changeContainer(s *Server, w http.ResponseWriter, r *request) error {
 	if err := signalled(c.Node, r); err != nil {
 		return err
 	}
+	claimed, err := s.claimPorts(r, c) //nolint:bodyclose // proxy closes it
+	if err != nil {
+		return err
+	}
+	defer claimed(nil)
 	changed := s.fleet.Changing(c.Node.ID, fleet.KindContainer, c.Container.ID)
 	defer changed()
 	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: func(res *http.Response) error {
 		changed()
+		claimed(res)
 		if res.StatusCode < 400 {
 			s.awaitDeath(r, c)
 		}
@@ -189,6 +195,11 @@ func inspectContainer(s *Server, w http.ResponseWriter, r *request) error {
 		return err
 	}
 	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: editLent(func(out, b []byte) ([]byte, error) { //nolint:bodyclose // proxy closes it
+		if hindered := s.hindered(c.Container.ID); len(hindered) > 0 {
+			if b, err = inspectPorts(b, hindered); err != nil {
+				return nil, fmt.Errorf("node %s: inspect: %w", c.Node.Name, err)
+			}
+		}
 		return appendWithNode(out, b, c.Node)
 	})})
 }

@@ -35,6 +35,8 @@ type creation struct {
 	network func(ref string) string
 	// openings are the ports that were given a host port for the node of the last build.
 	openings []opening
+	// notes are what the client is to know of its ports, for the node of the last build.
+	notes []string
 	// translated is what the last build left to be done on its node.
 	translated translation
 	// socket is where the node of the last build has the fleet's socket; "" if the container gets the node's own.
@@ -90,6 +92,9 @@ func createContainer(s *Server, w http.ResponseWriter, r *request) error {
 			return nil, err
 		}
 		if err := s.openPorts(r.Context(), n, c, claim); err != nil {
+			return nil, err
+		}
+		if err := s.checkPorts(n, c, req.Ports); err != nil {
 			return nil, err
 		}
 		if err := s.offerSocket(r.Context(), n, c); err != nil {

@@ -156,6 +156,7 @@ func mainNetwork(mode string, o *rawjson.Object) string {
 // which is removed if that fails. It returns the answer with the warnings added.
 func (s *Server) finish(ctx context.Context, n *fleet.Node, c *creation, answer []byte) ([]byte, error) {
 	t := c.translated
+	t.warnings = append(t.warnings[:len(t.warnings):len(t.warnings)], c.notes...)
 	if len(t.later) == 0 && len(t.warnings) == 0 {
 		return answer, nil
 	}

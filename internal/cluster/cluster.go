@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -40,6 +41,9 @@ type Options struct {
 	Office Office
 	// UniquePorts are given out as host ports where clients leave the choice.
 	UniquePorts PortRange
+	// PortFree tells whether a host port may be given out for all that is known beside the containers. It must not wait for
+	// anything. nil for always.
+	PortFree func(fleet.Port) bool
 	// Backlog is how many events are remembered for `docker events --since`.
 	Backlog int
 	// Placed is told of every decision of the scheduler for a create: how long it took, and why there was none. nil is
@@ -350,6 +354,31 @@ func (c *Cluster) Do(ctx context.Context, nodeID string, r *http.Request) (*http
 	}
 	return e.Do(ctx, r)
 }
+
+// Reaches tells whether there is a way to a node's own view of the network, beside the network.
+func (c *Cluster) Reaches(nodeID string) bool {
+	e, err := c.engineOf(nodeID)
+	return err == nil && e.Endpoint().Reach != nil
+}
+
+// Reach connects to a TCP address as a node's host sees it. See engine.Endpoint.
+func (c *Cluster) Reach(ctx context.Context, nodeID, addr string) (net.Conn, error) {
+	e, err := c.engineOf(nodeID)
+	if err != nil {
+		return nil, err
+	}
+	reach := e.Endpoint().Reach
+	if reach == nil {
+		return nil, &noReachError{nodeID}
+	}
+	return reach(ctx, addr)
+}
+
+// noReachError says that only the network leads to a node.
+type noReachError struct{ node string }
+
+func (n *noReachError) Error() string { return fmt.Sprintf("there is no SSH to node %s", n.node) }
+func (n *noReachError) Unavailable()  {}
 
 // Forward hands a client's request to a node. See proxy.Forward.
 func (c *Cluster) Forward(w http.ResponseWriter, r *http.Request, nodeID string, o proxy.Options) error {

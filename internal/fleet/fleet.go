@@ -154,6 +154,9 @@ type Port struct {
 	Port     uint16 // in the container
 }
 
+// number is the host port as text.
+func (p Port) number() string { return strconv.Itoa(int(p.HostPort)) }
+
 // String is "80/tcp".
 func (p Port) String() string { return strconv.Itoa(int(p.Port)) + "/" + p.Proto }
 

@@ -46,9 +46,9 @@ type Knowledge interface {
 
 // The events that tell of it, of type container.
 const (
-	eventDone    = "reschedule"
-	eventWaiting = "reschedule_wait"
-	eventAside   = "reschedule_stale"
+	EventDone    = "reschedule"
+	EventWaiting = "reschedule_wait"
+	EventAside   = "reschedule_stale"
 )
 
 const (

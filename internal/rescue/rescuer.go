@@ -321,7 +321,7 @@ func (r *Rescuer) failed(id string, l *record, err error) {
 		return
 	}
 	r.o.Log.Warn("a container of a lost node has to wait", "container", l.Name, "node", l.Node.Name, "reason", err)
-	r.o.Fleet.Tell(l.Node.node(), eventWaiting, l.ID, map[string]string{
+	r.o.Fleet.Tell(l.Node.node(), EventWaiting, l.ID, map[string]string{
 		"name": l.Name, "image": l.Image, "from": l.Node.Name, "reason": err.Error(),
 	})
 }

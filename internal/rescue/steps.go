@@ -67,7 +67,7 @@ func (r *Rescuer) rescue(ctx context.Context, l *record) error {
 }
 
 func (r *Rescuer) tell(to *fleet.Node, id, name, image, from, fromID string) {
-	r.o.Fleet.Tell(to, eventDone, id, map[string]string{
+	r.o.Fleet.Tell(to, EventDone, id, map[string]string{
 		"name": name, "image": image, "from": from, "to": to.Name, "from.id": fromID, "reason": "node " + from + " is lost",
 	})
 }
@@ -292,7 +292,7 @@ func (r *Rescuer) setAside(ctx context.Context, f, living found) error {
 	r.see(ctx, f.node, f.c.ID)
 	r.o.Log.Info("the node of a container that was started elsewhere is back: what was lost is kept under another name",
 		"container", name, "node", f.node.Name, "started on", living.node.Name)
-	r.o.Fleet.Tell(f.node, eventAside, f.c.ID, map[string]string{
+	r.o.Fleet.Tell(f.node, EventAside, f.c.ID, map[string]string{
 		"name": name, "image": now.Config.Image, "from": f.node.Name, "to": living.node.Name, "reason": now.Name + " runs on " + living.node.Name + " since this node was lost",
 	})
 	return nil

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"berth/internal/atomicfile"
 )
 
 // Cache is a folder of images. It need not exist before the first is put there.
@@ -204,7 +206,7 @@ func (c *Cache) accept(s Source, i Image, wanted Digest, r Reporter) (Image, err
 		err = os.Rename(part, c.path(key, imageEnd))
 	}
 	if err == nil {
-		err = writeFile(c.path(key, noteEnd), data)
+		err = atomicfile.Write(c.path(key, noteEnd), data, 0o600)
 	}
 	return i, errors.Join(err, c.drop(key, partNoteEnd))
 }

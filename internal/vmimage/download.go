@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"berth/internal/atomicfile"
 )
 
 // How long a server may take, and how often it may break off without anything new having come.
@@ -47,7 +49,7 @@ func (c *Cache) writePart(key string, note partNote) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(c.path(key, partNoteEnd), data)
+	return atomicfile.Write(c.path(key, partNoteEnd), data, 0o600)
 }
 
 // CutError is a download that broke off. What has come is kept, and the next one goes on from there.
