@@ -12,7 +12,10 @@ import (
 	"berth/internal/machine"
 )
 
-const shareTime = 10 * time.Second
+const (
+	shareTime = 20 * time.Second
+	againTime = 2 * time.Second
+)
 
 // startShares starts a virtiofsd for each folder that needs one. It ends when QEMU does, whose connection it serves.
 func startShares(ctx context.Context, i machine.Instance, v vm) error {
@@ -28,8 +31,7 @@ func startShares(ctx context.Context, i machine.Instance, v vm) error {
 }
 
 func startShare(ctx context.Context, i machine.Instance, m share, socket string) error {
-	program := virtiofsd()
-	if program == "" {
+	if virtiofsd() == "" {
 		return errors.New("virtiofsd is not installed: apt-get install virtiofsd, or --" + flagMountType + " 9p")
 	}
 	if !exists(m.Host) {
@@ -43,20 +45,29 @@ func startShare(ctx context.Context, i machine.Instance, m share, socket string)
 		return err
 	}
 	defer log.Close() //nolint:errcheck // virtiofsd writes it
-	// Both the old virtiofsd, in C, and the new one take these.
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, "--socket-path="+socket, "-o", "source="+m.Host, "-o", "cache=auto")
-	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", log, log
-	if err := spawnAlone(cmd); err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, shareTime)
 	defer cancel()
-	for !exists(socket) {
+	// The one before may still hold its lock: its QEMU ended a moment ago. A second one that starts in vain ends by itself.
+	for again := time.NewTimer(0); ; {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for virtiofsd: %w: %s", ctx.Err(), tail(i, logFile))
+		case <-again.C:
+			if err := serveShare(ctx, m, socket, log); err != nil {
+				return err
+			}
+			again.Reset(againTime)
 		case <-time.After(lookTime):
 		}
+		if exists(socket) {
+			return nil
+		}
 	}
-	return nil
+}
+
+// serveShare starts a virtiofsd. Both the old one, in C, and the new one take these arguments.
+func serveShare(ctx context.Context, m share, socket string, log *os.File) error {
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), virtiofsd(), "--socket-path="+socket, "-o", "source="+m.Host, "-o", "cache=auto")
+	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", log, log
+	return spawnAlone(cmd)
 }
