@@ -6,7 +6,7 @@ COMMIT   ?= $(shell git rev-parse --short=8 HEAD 2>/dev/null || echo HEAD)
 LDFLAGS  := -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: build test unit e2e check lint bench demo nightly deps test-deps clean
+.PHONY: build test unit e2e vm check lint bench demo nightly deps test-deps vm-deps clean
 
 build: bin/berth
 
@@ -24,8 +24,12 @@ unit:
 e2e: test-deps
 	$(GO) test -tags e2e -count 1 -timeout 30m ./test/e2e
 
+# A virtual machine through its life: a quarter of an hour where there is no KVM. What boots is made of Debian's packages first.
+vm: vm-deps
+	BERTH_E2E_VM=1 $(GO) test -tags e2e -count 1 -timeout 90m -run TestVirtualMachine ./test/e2e
+
 # The same with Engine 29, buildx, Compose 5 and others, which are built first, and with long rounds: hours.
-nightly: test-deps
+nightly: vm-deps
 	@test/nightly
 
 check:
@@ -51,7 +55,11 @@ deps:
 test-deps:
 	@test/deps dockerd:docker.io iptables:iptables busybox:busybox-static docker-compose:docker-compose \
 		sshd:openssh-server ip:iproute2 nsenter:util-linux ssh:openssh-client systemd-nspawn:systemd-container mmdebstrap:mmdebstrap pgrep:procps curl:curl \
-		etcd:etcd-server java:default-jre-headless /usr/share/zookeeper/bin/zkServer.sh:zookeeper
+		etcd:etcd-server java:default-jre-headless /usr/share/zookeeper/bin/zkServer.sh:zookeeper \
+		qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils
+
+vm-deps: test-deps
+	@test/deps grub-mkimage:grub-common /usr/lib/grub/i386-pc/boot.img:grub-pc-bin mke2fs:e2fsprogs
 
 clean:
 	rm -rf bin

@@ -35,6 +35,8 @@ var arrows = map[string][]string{
 	"provision":     {},
 	"ssh":           {},
 	"term":          {},
+	"vmimage":       {"atomicfile"},
+	"vmseed":        {},
 	"machine":       {"atomicfile", "cert"},
 
 	"discovery/etcd":          {"discovery", "election", "intents"},
@@ -49,6 +51,7 @@ var arrows = map[string][]string{
 	"driver/none":       {"machine"},
 	"driver/generic":    {"machine"},
 	"driver/plugin":     {"machine"},
+	"driver/qemu":       {"machine", "vmimage", "vmseed"},
 	"driver/drivertest": {"machine"},
 	"rawjson":           {},
 	"relay":             {"fleet"},
@@ -79,6 +82,7 @@ var testArrows = map[string][]string{
 	"driver/none":      {"driver/drivertest"},
 	"driver/generic":   {"driver/drivertest", "ssh"},
 	"driver/plugin":    {"driver/drivertest"},
+	"driver/qemu":      {"driver/drivertest"},
 }
 
 // forbidden names say nothing about what is inside.

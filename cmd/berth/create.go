@@ -158,6 +158,7 @@ func (p *program) createAll(ctx context.Context, s *machine.Store, drv machine.D
 		return machine.Create(ctx, s, drv, machine.CreateOptions{
 			Name: name, DriverName: f.driver, Values: values, Engine: f.engine, Swarm: f.swarm, Auth: auth,
 			Keep: f.keep, Plain: f.plain, Progress: steps.For(name),
+			Bar:          func(what string, done, total int64) { steps.Bar(name, what, done, total) },
 			CheckService: p.checkService(f.swarm),
 			TTL:          time.Duration(f.ttl), IdleStop: time.Duration(f.idleStop),
 		})

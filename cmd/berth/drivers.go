@@ -5,6 +5,7 @@ import (
 
 	"berth/internal/driver/generic"
 	"berth/internal/driver/none"
+	"berth/internal/driver/qemu"
 	"berth/internal/machine"
 )
 
@@ -13,6 +14,7 @@ func drivers() map[string]machine.Driver {
 	d := map[string]machine.Driver{
 		"generic": generic.New(sshShell{}),
 		"none":    none.New(),
+		"qemu":    qemu.Driver{AwaitBoot: true},
 	}
 	maps.Copy(d, platformDrivers())
 	return d

@@ -18,7 +18,7 @@ import (
 
 // extraCommands are for machines, and docker-machine has none like them.
 func (p *program) extraCommands() []*cobra.Command {
-	return []*cobra.Command{p.exportCmd(), p.gcCmd(), p.importCmd(), p.pruneCmd(), p.useCmd()}
+	return []*cobra.Command{p.exportCmd(), p.gcCmd(), p.imageCacheCmd(), p.importCmd(), p.pruneCmd(), p.saveCmd(), p.useCmd()}
 }
 
 const archiveSuffix = ".berth.tar.gz"

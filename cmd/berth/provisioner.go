@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -146,7 +147,7 @@ func (p *provisioner) inside(ctx context.Context, m *machine.Machine, e machine.
 func provisionConfig(m *machine.Machine, e machine.EngineConfig) (provision.Config, error) {
 	o := e.Options
 	c := provision.Config{
-		Hostname: m.Name, Port: enginePort(m), IPv6: strings.Contains(m.Instance.IPAddress, ":"), Progress: e.Progress,
+		Hostname: m.Name, Port: cmp.Or(m.Instance.InnerPort, enginePort(m)), IPv6: strings.Contains(m.Instance.IPAddress, ":"), Progress: e.Progress,
 		Engine: provision.Engine{
 			InstallURL: o.InstallURL, Version: o.Version, Labels: append(e.ExtraLabels, o.Labels...), StorageDriver: o.StorageDriver,
 			RegistryMirrors: o.RegistryMirror, InsecureRegistries: o.InsecureRegistry, Env: o.Env, Flags: o.ArbitraryFlags,

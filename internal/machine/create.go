@@ -31,6 +31,8 @@ type CreateOptions struct {
 	// CheckService refuses arguments of a service that it would not start with. nil takes all.
 	CheckService func(Service) error
 	Progress     func(line string)
+	// Bar is told how far a step has come that moves many bytes. It may be nil.
+	Bar func(what string, done, total int64)
 }
 
 // PreCheckError is a driver's refusal: nothing was made or stored.
@@ -74,7 +76,7 @@ func Create(ctx context.Context, s *Store, drv Driver, o CreateOptions) error {
 	if err != nil {
 		return err
 	}
-	spec := Spec{Name: o.Name, Dir: s.MachineDir(o.Name), StoreID: id, Values: o.Values, Progress: o.Progress}
+	spec := Spec{Name: o.Name, Dir: s.MachineDir(o.Name), StoreID: id, Values: o.Values, CacheDir: s.CacheDir(), Progress: o.Progress, ShowBar: o.Bar}
 	if checker, ok := drv.(PreChecker); ok {
 		o.Progress("Running pre-create checks...")
 		if err := checker.PreCreateCheck(ctx, spec); err != nil {

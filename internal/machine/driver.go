@@ -37,6 +37,12 @@ type Restarter interface {
 	Restart(ctx context.Context, i Instance) (Instance, error)
 }
 
+// Saver is the optional ability to keep a running host's memory on disk and switch it off, so that Start goes on where it was.
+type Saver interface {
+	// Save returns when the state is StateSaved or ctx ends. A host that could not be saved goes on running.
+	Save(ctx context.Context, i Instance) error
+}
+
 // Borrower is implemented by drivers whose hosts were there before and are only borrowed: removing the machine leaves the host as
 // it is, and what is wrong with the way to it now will not come right by waiting.
 type Borrower interface {
@@ -107,8 +113,12 @@ type Spec struct {
 	StoreID string
 	// Values holds the driver's flags by name, with their defaults filled in.
 	Values map[string]any
+	// CacheDir is for files that the store's machines share, such as disk images. It need not exist.
+	CacheDir string
 	// Progress receives one line per step, without a newline. Never nil.
 	Progress func(line string)
+	// ShowBar is told how far a step has come that moves many bytes; nil where nobody sees it. See Bar.
+	ShowBar func(what string, done, total int64)
 	// Save stores what is known of the host so far; nil where nobody stores anything. See Keep.
 	Save func(i Instance) error
 }
@@ -120,6 +130,13 @@ func (s Spec) Keep(i Instance) error {
 		return nil
 	}
 	return s.Save(i)
+}
+
+// Bar says how far the step what has come, in bytes; total is 0 where it is not known.
+func (s Spec) Bar(what string, done, total int64) {
+	if s.ShowBar != nil {
+		s.ShowBar(what, done, total)
+	}
 }
 
 // String reads a flag's value; one that is absent or of another type is the zero value.
@@ -141,6 +158,7 @@ type Instance struct {
 	Dir        string // the machine's directory, filled in by machine on load
 	IPAddress  string
 	EnginePort int    // 0 means 2376
+	InnerPort  int    // where the engine listens on the host itself, if a forward leads there from EnginePort; 0 means EnginePort
 	URL        string // the engine's, if it is not tcp://IPAddress:EnginePort
 	SSHHost    string // where SSH answers, if that is not IPAddress
 	SSHUser    string

@@ -55,7 +55,7 @@ func Restart(ctx context.Context, s *Store, drv Driver, m *Machine, progress fun
 		return err
 	}
 	again := r.Restart
-	if state == StateStopped {
+	if state == StateStopped || state == StateSaved {
 		p, ok := drv.(Power)
 		if !ok {
 			return fmt.Errorf("restart %s: %w, and driver %s cannot start one", m.Name, ErrNotRunning, m.DriverName)
@@ -67,6 +67,34 @@ func Restart(ctx context.Context, s *Store, drv Driver, m *Machine, progress fun
 		return fmt.Errorf("restart %s: %w", m.Name, err)
 	}
 	return s.settle(ctx, drv, m, i, progress)
+}
+
+// NoSaveError says that machines of a driver cannot be saved.
+type NoSaveError struct{ Name, DriverName string }
+
+func (e *NoSaveError) Error() string {
+	return fmt.Sprintf("machine %q: driver %s cannot save a host's memory; stop shuts it down", e.Name, e.DriverName)
+}
+
+// Save keeps the memory of a running machine and switches it off. Start goes on where it was.
+func Save(ctx context.Context, s *Store, drv Driver, m *Machine) error {
+	saver, ok := drv.(Saver)
+	if !ok {
+		return &NoSaveError{m.Name, m.DriverName}
+	}
+	state, err := powerState(ctx, s, drv, m)
+	switch {
+	case err != nil:
+		return err
+	case state == StateSaved:
+		return &AlreadyError{m.Name, state}
+	case state != StateRunning && state != StatePaused:
+		return fmt.Errorf("save %s: %w", m.Name, ErrNotRunning)
+	}
+	if err := saver.Save(ctx, m.Instance); err != nil {
+		return fmt.Errorf("save %s: %w", m.Name, err)
+	}
+	return nil
 }
 
 // Stop lets the machine shut down; Kill takes its power away.

@@ -1,6 +1,7 @@
 package machine_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 
@@ -113,4 +114,67 @@ func TestRenewCerts(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantError(t, machine.RenewCerts(t.Context(), s, p, m, func(string) {}), `machine "web1": Host is not running`)
+}
+
+// saver is a provider whose hosts can be saved.
+type saver struct {
+	*provider
+	saved map[string]bool
+}
+
+func (s *saver) Save(_ context.Context, i machine.Instance) error {
+	s.saved[i.Name] = true
+	return nil
+}
+
+func (s *saver) State(ctx context.Context, i machine.Instance) (machine.State, error) {
+	if s.saved[i.Name] {
+		return machine.StateSaved, nil
+	}
+	return s.provider.State(ctx, i)
+}
+
+func (s *saver) Start(ctx context.Context, i machine.Instance) (machine.Instance, error) {
+	if s.saved[i.Name] {
+		delete(s.saved, i.Name)
+		return i, nil
+	}
+	return s.provider.Start(ctx, i)
+}
+
+func TestASavedMachineIsStarted(t *testing.T) {
+	s, p := open(t), &saver{newProvider(t), map[string]bool{}}
+	m := mustCreate(t, s, p.provider, "web1")
+	for name, again := range map[string]func(context.Context, *machine.Store, machine.Driver, *machine.Machine, func(string)) error{
+		"start": machine.Start, "restart": machine.Restart,
+	} {
+		if err := machine.Save(t.Context(), s, p, m); err != nil {
+			t.Fatal(err)
+		}
+		if st := machine.Ask(t.Context(), s, p, m); st.State != machine.StateSaved || st.URL != "" {
+			t.Errorf("after save: %+v, want Saved and no URL", st)
+		}
+		wantError(t, machine.Save(t.Context(), s, p, m), `Machine "web1" is already saved.`)
+		if err := again(t.Context(), s, p, m, func(string) {}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := machine.Stop(t.Context(), s, p, m); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, machine.Save(t.Context(), s, p, m), "Host is not running")
+	wantError(t, machine.Save(t.Context(), s, p.provider, m), "cannot save")
+}
+
+// A host behind a forward: the port that its engine listens on is not the one that it is reached at.
+func TestTheInnerPortIsKept(t *testing.T) {
+	s, p := open(t), newProvider(t)
+	m := mustCreate(t, s, p, "web1")
+	m.Instance.InnerPort = 2376
+	if err := s.Save(m); err != nil {
+		t.Fatal(err)
+	}
+	if got := mustLoad(t, s, "web1").Instance; got.InnerPort != 2376 || got.EnginePort != m.Instance.EnginePort {
+		t.Errorf("instance = %+v", got)
+	}
 }

@@ -89,6 +89,7 @@ type hostNote struct {
 	Whole      bool   `json:",omitempty"`
 	IPAddress  string `json:",omitempty"`
 	EnginePort int    `json:",omitempty"`
+	InnerPort  int    `json:",omitempty"`
 	URL        string `json:",omitempty"`
 	SSHHost    string `json:",omitempty"`
 	SSHUser    string `json:",omitempty"`
@@ -237,7 +238,7 @@ func (m *Machine) readInstance(dir string, note *hostNote) error {
 		SSHUser: base.SSHUser, SSHPort: base.SSHPort, SSHKeyPath: base.SSHKeyPath, Stored: m.doc["Driver"],
 	}
 	if note != nil {
-		m.Instance.URL, m.Instance.SSHHost = note.URL, note.SSHHost
+		m.Instance.URL, m.Instance.SSHHost, m.Instance.InnerPort = note.URL, note.SSHHost, note.InnerPort
 	}
 	rest, err := m.doc.child("Driver")
 	if err != nil {
@@ -265,7 +266,7 @@ func (m *Machine) readWhole(dir string, note hostNote) error {
 		}
 	}
 	m.Instance = Instance{
-		Name: m.Name, Dir: dir, IPAddress: note.IPAddress, EnginePort: note.EnginePort, URL: note.URL,
+		Name: m.Name, Dir: dir, IPAddress: note.IPAddress, EnginePort: note.EnginePort, InnerPort: note.InnerPort, URL: note.URL,
 		SSHHost: note.SSHHost, SSHUser: note.SSHUser, SSHPort: note.SSHPort, SSHKeyPath: note.SSHKeyPath,
 		Raw: m.doc["Driver"], Stored: m.doc["Driver"], Whole: true,
 	}
@@ -277,9 +278,9 @@ func (m *Machine) hostNote() *hostNote {
 	i := m.Instance
 	switch {
 	case i.Whole:
-		return &hostNote{true, i.IPAddress, i.EnginePort, i.URL, i.SSHHost, i.SSHUser, i.SSHPort, i.SSHKeyPath}
-	case i.URL != "" || i.SSHHost != "":
-		return &hostNote{URL: i.URL, SSHHost: i.SSHHost}
+		return &hostNote{true, i.IPAddress, i.EnginePort, i.InnerPort, i.URL, i.SSHHost, i.SSHUser, i.SSHPort, i.SSHKeyPath}
+	case i.URL != "" || i.SSHHost != "" || i.InnerPort != 0:
+		return &hostNote{URL: i.URL, SSHHost: i.SSHHost, InnerPort: i.InnerPort}
 	}
 	return nil
 }

@@ -61,6 +61,9 @@ func (s *Store) CertDir() string { return filepath.Join(s.dir, "certs") }
 // MachinesDir holds a folder per machine. It need not exist.
 func (s *Store) MachinesDir() string { return filepath.Join(s.dir, "machines") }
 
+// CacheDir is for files that machines share. It need not exist.
+func (s *Store) CacheDir() string { return filepath.Join(s.dir, "cache") }
+
 // MachineDir is the machine's own folder.
 func (s *Store) MachineDir(name string) string { return filepath.Join(s.MachinesDir(), name) }
 

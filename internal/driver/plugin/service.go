@@ -202,7 +202,7 @@ func (s *service) spec() (machine.Spec, error) {
 	if err != nil {
 		return machine.Spec{}, err
 	}
-	return machine.Spec{Name: i.Name, Dir: i.Dir, StoreID: id, Values: values, Progress: s.out.line}, nil
+	return machine.Spec{Name: i.Name, Dir: i.Dir, StoreID: id, Values: values, CacheDir: store.CacheDir(), Progress: s.out.line}, nil
 }
 
 func (s *service) PreCreateCheck(_, _ *void) error {
