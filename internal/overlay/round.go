@@ -37,6 +37,9 @@ func (k *Keeper) round(ctx context.Context) (again bool) {
 	if c != nil && c.quorum() && kept {
 		k.probe(ctx, p)
 	}
+	if ctx.Err() != nil {
+		return false // nobody answers one who leaves
+	}
 	k.say(waits)
 	k.publish(k.describe(p, waits, kept, len(steps) > 0))
 	if !k.do(ctx, p, steps) {
