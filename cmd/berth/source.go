@@ -125,6 +125,9 @@ func machineEndpoint(store *machine.Store, m *machine.Machine) (engine.Endpoint,
 		return ep, err
 	}
 	ep.Name = m.Name
+	if m.Instance.InnerPort != 0 {
+		ep.IP = "" // a forward leads to the engine, and not to the ports of containers
+	}
 	files := store.CertFiles(m)
 	ep.Key += " " + fileKey(files.CA, files.Cert, files.Key)
 	if cfg, err := sshConfig(store, m); err == nil && strings.HasPrefix(m.URL(), "tcp://") {

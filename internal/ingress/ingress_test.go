@@ -432,6 +432,7 @@ func TestDatagrams(t *testing.T) {
 func TestKeysAndRoutes(t *testing.T) {
 	i := New(Options{Fleet: new(fakeFleet), Limits: DefaultLimits()})
 	at := &fleet.Node{ID: "n", Name: "n", Addr: "10.0.0.1:2376", IP: "10.0.0.1"}
+	forwarded := &fleet.Node{ID: "n", Name: "n", Addr: "127.0.0.1:40001"} // whose own address leads elsewhere
 	overSSH := &fleet.Node{ID: "n", Name: "n", Addr: "ssh://root@h", IP: "10.0.0.1"}
 	tunnelled := &fleet.Node{ID: "n", Name: "n", Addr: "ssh://root@localhost:2222", IP: "127.0.0.1"}
 	for _, tt := range []struct {
@@ -450,6 +451,9 @@ func TestKeysAndRoutes(t *testing.T) {
 		{"loopback", at, fleet.Port{Proto: "tcp", HostIP: "127.0.0.1", HostPort: 80}, false, "127.0.0.1:80/tcp ", route{}, "it is published on the loopback of node n, where only SSH would lead"},
 		{"loopback, with SSH", at, fleet.Port{Proto: "tcp", HostIP: "127.0.0.1", HostPort: 80}, true, "127.0.0.1:80/tcp ", route{"n", "127.0.0.1:80", true}, ""},
 		{"over SSH", overSSH, fleet.Port{Proto: "tcp", HostPort: 80}, true, "0.0.0.0:80/tcp [::]:80/tcp ", route{"n", "127.0.0.1:80", true}, ""},
+		{"behind a forward", forwarded, fleet.Port{Proto: "tcp", HostPort: 80}, true, "0.0.0.0:80/tcp [::]:80/tcp ", route{"n", "127.0.0.1:80", true}, ""},
+		{"behind a forward, without SSH", forwarded, fleet.Port{Proto: "tcp", HostPort: 80}, false, "0.0.0.0:80/tcp [::]:80/tcp ", route{}, "the address of node n is not known"},
+		{"UDP behind a forward", forwarded, fleet.Port{Proto: "udp", HostPort: 80}, true, "0.0.0.0:80/udp [::]:80/udp ", route{}, "UDP does not go through SSH"},
 		{"UDP beside SSH", overSSH, fleet.Port{Proto: "udp", HostPort: 80}, true, "0.0.0.0:80/udp [::]:80/udp ", route{"n", "10.0.0.1:80", false}, ""},
 		{"UDP through SSH", tunnelled, fleet.Port{Proto: "udp", HostPort: 80}, true, "0.0.0.0:80/udp [::]:80/udp ", route{}, "UDP does not go through SSH"},
 		{"SCTP", at, fleet.Port{Proto: "sctp", HostPort: 80}, true, "0.0.0.0:80/sctp [::]:80/sctp ", route{}, "SCTP is not forwarded"},

@@ -132,7 +132,7 @@ func (i *Ingress) route(n *fleet.Node, p fleet.Port, reaches bool) (r route, why
 	switch {
 	case p.Proto == "udp" && !everywhere:
 		return r, "it is published on the loopback of node " + n.Name + ", which UDP does not reach from here"
-	case p.Proto == "udp" && overSSH && isLoopback(n.IP):
+	case p.Proto == "udp" && reaches && (overSSH && isLoopback(n.IP) || n.IP == ""):
 		return r, "UDP does not go through SSH"
 	case p.Proto == "udp" && n.IP != "":
 		return route{n.ID, net.JoinHostPort(n.IP, port), false}, ""
@@ -140,7 +140,7 @@ func (i *Ingress) route(n *fleet.Node, p fleet.Port, reaches bool) (r route, why
 		return route{n.ID, net.JoinHostPort(p.HostIP, port), true}, ""
 	case !everywhere:
 		return r, "it is published on the loopback of node " + n.Name + ", where only SSH would lead"
-	case overSSH && reaches:
+	case (overSSH || n.IP == "") && reaches:
 		return route{n.ID, net.JoinHostPort("127.0.0.1", port), true}, ""
 	case n.IP == "":
 		return r, "the address of node " + n.Name + " is not known"
