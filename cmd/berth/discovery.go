@@ -5,20 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"berth/internal/discovery"
-	"berth/internal/membership"
 )
-
-// defaultService is where `berth discovery serve` listens, and where tokens are asked for.
-const defaultService = "127.0.0.1:2380"
 
 func (p *program) discoveryCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "discovery", Short: "The service where members of a fleet find each other"}
@@ -26,17 +19,9 @@ func (p *program) discoveryCmd() *cobra.Command {
 	return cmd
 }
 
-// tokenService are the flags of `berth discovery serve`.
-type tokenService struct {
-	host     string
-	data     string
-	tls      tlsFlags
-	insecure bool
-	log      serveOptions // for its flags of logging
-}
-
 func (p *program) discoveryServeCmd() *cobra.Command {
-	o := &tokenService{}
+	o := &tokenFlags{}
+	log := &serveOptions{} // for its flags of logging
 	cmd := &cobra.Command{
 		Use:   "serve [OPTIONS]",
 		Short: "Serve tokens: lists of members that agents keep and managers follow",
@@ -46,10 +31,11 @@ func (p *program) discoveryServeCmd() *cobra.Command {
     berth join --advertise 10.0.0.1:2376 URL  # an agent per engine
     berth serve URL                           # a manager
 
+A manager can do it as well: berth serve --token-service.
 Who knows a token can change its members, so beyond this computer the service wants a certificate (--tlscert, --tlskey);
 the URLs are then token://, else token+http://.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return p.serveTokens(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.serveTokens(cmd.Context(), o, log) },
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.host, "host", "H", defaultService, "`HOST:PORT` to listen on")
@@ -57,13 +43,13 @@ the URLs are then token://, else token+http://.`,
 	f.StringVar(&o.tls.cert, "tlscert", "", "Certificate to show to clients")
 	f.StringVar(&o.tls.key, "tlskey", "", "Its private key")
 	f.BoolVar(&o.insecure, "insecure", false, "Serve beyond this computer without TLS: on networks where nobody listens in")
-	f.StringVarP(&o.log.logLevel, "log-level", "l", "info", "debug, info, warn, error")
-	f.StringVar(&o.log.logFormat, "log-format", "text", "text or json")
+	f.StringVarP(&log.logLevel, "log-level", "l", "info", "debug, info, warn, error")
+	f.StringVar(&log.logFormat, "log-format", "text", "text or json")
 	return cmd
 }
 
-func (p *program) serveTokens(ctx context.Context, o *tokenService) error {
-	log, err := o.log.logger(p)
+func (p *program) serveTokens(ctx context.Context, o *tokenFlags, logging *serveOptions) error {
+	log, err := logging.logger(p)
 	if err != nil {
 		return err
 	}
@@ -71,41 +57,13 @@ func (p *program) serveTokens(ctx context.Context, o *tokenService) error {
 	if err := o.tls.check(); err != nil {
 		return err
 	}
-	l, err := openTCP(ctx, "-H tcp://", o.host, &o.tls, o.tls.enable || o.insecure,
-		"beyond this computer the tokens would be for all to read: give --tlscert and --tlskey, listen on 127.0.0.1, or say --insecure")
-	if err != nil {
-		return err
-	}
-	defer l.Close() //nolint:errcheck // the server closes it first
-	if o.data == "" {
-		store, err := p.store()
-		if err != nil {
-			return err
-		}
-		o.data = filepath.Join(store.Dir(), "discovery.db")
-	}
-	if err := ensureDir(filepath.Dir(o.data)); err != nil {
-		return err
-	}
-	s, err := membership.Open(o.data)
+	s, err := p.openTokens(ctx, o, "-H tcp://", "give --tlscert and --tlskey, listen on 127.0.0.1, or say --insecure")
 	if err != nil {
 		return err
 	}
 	defer s.Close() //nolint:errcheck // every change was written when it was made
-	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
-	g.Go(func() error {
-		<-ctx.Done()
-		return server.Close() // readers that wait ask again
-	})
-	log.Info("serving tokens", "addr", l.Addr().String(), "data", o.data)
-	return g.Wait()
+	s.tell(log)
+	return s.run(ctx)
 }
 
 // swarmCreateCmd makes a token.

@@ -4,7 +4,7 @@ import "github.com/spf13/cobra"
 
 // fleetCommands are the commands for all hosts as one.
 func (p *program) fleetCommands() []*cobra.Command {
-	return []*cobra.Command{p.serveCmd(), p.placeCmd(), p.psCmd(), p.nodeCmd(), p.rebalanceCmd(), p.joinCmd(), p.leaveCmd(), p.discoveryCmd(), p.swarmCmd(), p.relayCmd()}
+	return []*cobra.Command{p.serveCmd(), p.placeCmd(), p.psCmd(), p.nodeCmd(), p.rebalanceCmd(), p.overlayCmd(), p.joinCmd(), p.leaveCmd(), p.discoveryCmd(), p.swarmCmd(), p.dnsCmd(), p.relayCmd()}
 }
 
 // swarmCmd gives classic Swarm's commands under the names its users know.

@@ -31,7 +31,7 @@ type mover struct {
 }
 
 // newMover makes the one that moves containers. It and the API need each other, so it gets the place where the API will be.
-func (p *program) newMover(c *cluster.Cluster, id string, serve *serveOptions, log *slog.Logger, served **api.Server, among *replicated) (*mover, error) {
+func (p *program) newMover(c *cluster.Cluster, id string, serve *serveOptions, log *slog.Logger, served **api.Server, among *replicated, networks rescue.Networks) (*mover, error) {
 	store, err := p.store()
 	if err != nil {
 		return nil, err
@@ -47,6 +47,7 @@ func (p *program) newMover(c *cluster.Cluster, id string, serve *serveOptions, l
 	m.keeper = rescue.NewKeeper(keep)
 	r := rescue.DefaultOptions()
 	r.Fleet, r.Knowledge, r.Keeper, r.APIMax, r.Delay, r.Log = c, &knowledge{served}, m.keeper, serve.apiMax, serve.rescheduleDelay, log
+	r.Networks = networks
 	if among != nil {
 		r.Check = among.inOffice
 	}

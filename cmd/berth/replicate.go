@@ -6,12 +6,15 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,14 +22,17 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"berth/internal/api"
+	"berth/internal/cluster"
 	"berth/internal/discovery"
 	"berth/internal/discovery/consul"
 	"berth/internal/discovery/etcd"
 	"berth/internal/discovery/zk"
 	"berth/internal/election"
 	"berth/internal/intents"
+	"berth/internal/move"
 	"berth/internal/proxy"
 	"berth/internal/replica"
+	"berth/internal/rescue"
 )
 
 // replication are the flags of a manager that is one of several, classic Swarm's.
@@ -81,6 +87,7 @@ type replicated struct {
 	shelf    intents.Shelf
 	tls      *tls.Config // towards other managers; nil for plain connections
 	where    string
+	began    time.Time
 	log      *slog.Logger
 }
 
@@ -107,7 +114,7 @@ func (o *serveOptions) newReplicated(log *slog.Logger) (*replicated, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &replicated{standing: standing, leaser: leaser, shelf: shelf, tls: config, where: rawURL, log: log}, nil
+	return &replicated{standing: standing, leaser: leaser, shelf: shelf, tls: config, where: rawURL, began: time.Now(), log: log}, nil
 }
 
 // inOffice says whether this manager is the primary at this very moment: one that slept may be so no more, and not know it yet.
@@ -187,5 +194,37 @@ func (r *replicated) run(ctx context.Context, begin func(context.Context), work 
 		g.Go(func() error { return r.standing.Serve(ctx, t) })
 		g.Go(func() error { return work(ctx) })
 		return g.Wait()
+	})
+}
+
+// eventsAgain is of which time events are asked for again when they are followed anew: managers' clocks differ. Those that are known
+// are not told again.
+const eventsAgain = time.Minute
+
+// hear takes over what the primary tells of its own doing, until ctx ends: what engines do every manager sees by itself.
+func (r *replicated) hear(ctx context.Context, c *cluster.Cluster) error {
+	filters, err := json.Marshal(map[string][]string{"type": {"container"}, "event": {move.Event, rescue.EventDone, rescue.EventWaiting, rescue.EventAside}})
+	if err != nil {
+		return err
+	}
+	var last time.Time // when something was heard last
+	path := func() string {
+		since := int64(0) // all that it remembers
+		if !last.IsZero() {
+			since = last.Add(-eventsAgain).Unix()
+		}
+		return "/events?since=" + strconv.FormatInt(since, 10) + "&filters=" + url.QueryEscape(string(filters))
+	}
+	return r.handler.Follow(ctx, path, func(line []byte) {
+		last = time.Now()
+		if err := c.Hear(line, r.began.UnixNano()); err != nil {
+			r.log.Warn("an event was lost", "error", err)
+		}
+	}, func(err error) {
+		if err != nil {
+			r.log.Warn("what the primary does is not told here", "error", err)
+			return
+		}
+		r.log.Info("what the primary does is told here again")
 	})
 }

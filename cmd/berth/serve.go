@@ -17,10 +17,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/internal/api"
+	"berth/internal/atomicfile"
 	"berth/internal/cluster"
 	"berth/internal/discovery"
 	"berth/internal/dockercontext"
 	"berth/internal/engine"
+	"berth/internal/fleet"
+	"berth/internal/ingress"
 	"berth/internal/intents"
 	"berth/internal/metrics"
 	"berth/internal/proxy"
@@ -53,14 +56,15 @@ type serveOptions struct {
 	use          bool
 	sources      []string
 	createRetry  int
-	uniquePorts  bool
-	portRange    string
+	publish      publishing
 	socket       string
 	metricsAddr  string
 	debugSocket  string
+	tokens       tokenFlags
 	replication  replication
 	// rescheduleDelay is how long a node is silent before it is lost.
 	rescheduleDelay time.Duration
+	overlay         overlayFlags
 }
 
 func (p *program) serveCmd() *cobra.Command {
@@ -78,7 +82,10 @@ and zk://, or gossip://SEED,SEED.
 
 The endpoint is a unix socket unless -H says otherwise, and the docker context "berth" leads to it:
 
-    docker context use berth`,
+    docker context use berth
+
+With --token-service the manager keeps tokens, too, as "berth discovery serve" does: "berth swarm create" makes one, agents
+join by it, and this manager, started with it as DISCOVERY, or others serve its members.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.sources = args
@@ -115,13 +122,18 @@ func (p *program) serveFlags(cmd *cobra.Command, o *serveOptions) {
 	f.StringVar(&o.apiMax, "api-max", apiMax, "Newest API version to advertise")
 	f.StringVarP(&o.logLevel, "log-level", "l", "info", "debug, info, warn, error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
-	f.BoolVar(&o.uniquePorts, "unique-ports", false, "Give published ports without a host port one that is unique over the fleet")
-	f.StringVar(&o.portRange, "port-range", "20000-29999", "Where --unique-ports takes them from")
+	o.publish.flags(f)
 	f.StringVar(&o.socket, "socket", socketNode, "What containers get that mount /var/run/docker.sock: their node's engine (node) or the fleet")
 	f.StringVar(&o.metricsAddr, "metrics-addr", "", "Serve /metrics (prometheus), /healthz and /readyz on host:port")
 	f.StringVar(&o.debugSocket, "debug-socket", "", "Serve the same and /debug/pprof on this unix socket")
+	f.StringVar(&o.tokens.host, "token-service", "", "Serve tokens as \"berth discovery serve\" does, on `HOST:PORT`; beyond this computer with the endpoint's certificate")
+	f.Lookup("token-service").NoOptDefVal = defaultService
+	f.StringVar(&o.tokens.data, "token-service-data", "", "`FILE` that keeps the tokens (default: discovery.db in the machine store)")
+	f.BoolVar(&o.tokens.insecure, "token-service-insecure", false, "Serve tokens beyond this computer without TLS: on networks where nobody listens in")
 	f.DurationVar(&o.rescheduleDelay, "reschedule-delay", defaultRescheduleDelay, "How long a node does not answer until its containers with reschedule:on-node-failure are started elsewhere")
 	o.replication.flags(f)
+	f.BoolVar(&o.overlay.on, "overlay", false, "Keep networks across hosts, by Swarm mode beneath, and make networks without a driver such")
+	o.overlay.flags(f, "overlay-")
 	f.BoolVar(&o.noContext, "no-context", false, "Make no docker context")
 	f.BoolVar(&o.use, "use", false, "Switch the docker client to the context")
 	for _, old := range []string{"experimental", "refresh-on-node-filter"} {
@@ -170,8 +182,8 @@ func (o *serveOptions) check() error {
 	if err := o.policy.Check(); err != nil {
 		return err
 	}
-	if _, err := cluster.ParsePortRange(o.portRange); err != nil {
-		return fmt.Errorf("--port-range: %w", err)
+	if err := o.publish.check(); err != nil {
+		return err
 	}
 	if o.socket != socketNode && o.socket != socketFleet {
 		return fmt.Errorf("--socket %s: want node or fleet", o.socket)
@@ -179,7 +191,31 @@ func (o *serveOptions) check() error {
 	if err := o.replication.check(); err != nil {
 		return err
 	}
-	return o.tls.check()
+	if err := o.overlay.check("--overlay-"); err != nil {
+		return err
+	}
+	if err := o.tls.check(); err != nil {
+		return err
+	}
+	return o.checkTokens()
+}
+
+// checkTokens refuses flags of a token service that is not served, and an address that was taken for DISCOVERY.
+func (o *serveOptions) checkTokens() error {
+	if o.tokens.host == "" {
+		if o.tokens.data != "" || o.tokens.insecure {
+			return errors.New("--token-service-data and --token-service-insecure need --token-service")
+		}
+		return nil
+	}
+	for _, s := range o.sources {
+		if host, _, err := net.SplitHostPort(s); err == nil && (host == "" || net.ParseIP(host).IsUnspecified() || s == defaultService) {
+			return fmt.Errorf("no engine can be at %s: did you mean --token-service=%s?", s, s)
+		}
+	}
+	// Who joins need not be a client of the fleet: the token is what lets them in.
+	o.tokens.tls = tlsFlags{enable: o.tls.enable, cert: o.tls.cert, key: o.tls.key}
+	return nil
 }
 
 func (o *serveOptions) clusterOpt(kv string) (err error) {
@@ -242,6 +278,13 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 		defer l.Close() //nolint:errcheck // the server closes it first
 		listeners = append(listeners, l)
 	}
+	var tokens *tokenServer
+	if o.tokens.host != "" {
+		if tokens, err = p.openTokens(ctx, &o.tokens, "--token-service=", "give --tls with --tlscert and --tlskey, listen on 127.0.0.1, or say --token-service-insecure"); err != nil {
+			return err
+		}
+		defer tokens.Close() //nolint:errcheck // every change was written when it was made
+	}
 	var among *replicated
 	if o.replication.on {
 		if among, err = o.newReplicated(log); err != nil {
@@ -261,7 +304,10 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	if among != nil {
 		clusterOptions.Office = among.standing
 	}
+	var ports *ingress.Ingress
+	clusterOptions.PortFree = func(p fleet.Port) bool { return ports == nil || ports.Free(p) }
 	c := cluster.New(clusterOptions)
+	ports = o.publish.ingress(o.hosts, c, log)
 	counts.Follow(c)
 	watchers, err := o.watchers(ctx, counts.Mux(c, c.Looked()))
 	for _, w := range watchers {
@@ -275,10 +321,18 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 		return err
 	}
 	options := api.Options{Version: release, APIMax: o.apiMax, ID: id, CORS: o.cors, Log: log, Ready: c.Looked(), Notices: state.list, Members: c}
+	if ports != nil {
+		options.Ingress = ports
+		options.Notices = func() []string { return append(state.list(), ports.Notices()...) }
+	}
 	if among != nil {
 		options.Role = among.standing.Role
 	}
-	e := &serving{cluster: c, replicated: among, intents: wanted, sources: sources, listeners: listeners, tunnels: tunnels, watchers: watchers, log: log}
+	keeper := newOverlay(c, o, log, among)
+	options.Overlay = &overlays{keeper}
+	told := options.Notices
+	options.Notices = func() []string { return append(told(), keeper.Problems()...) }
+	e := &serving{cluster: c, overlay: keeper, replicated: among, intents: wanted, sources: sources, listeners: listeners, ingress: ports, tunnels: tunnels, watchers: watchers, tokens: tokens, log: log}
 	if o.socket == socketFleet {
 		if e.relays, err = newRelays(c, log); err != nil {
 			return err
@@ -289,7 +343,7 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 	if among != nil {
 		owner = among.owner() // what one primary began another finishes
 	}
-	if e.mover, err = p.newMover(c, owner, o, log, &e.api, among); err != nil {
+	if e.mover, err = p.newMover(c, owner, o, log, &e.api, among, keeper); err != nil {
 		return err
 	}
 	options.Moves, options.Rescues = e.mover, e.mover.rescuer
@@ -308,15 +362,12 @@ func (p *program) serve(ctx context.Context, o *serveOptions) error {
 func (p *program) clusterOptions(o *serveOptions, log *slog.Logger, tunnels *proxy.Tunnels, counts *metrics.Metrics) cluster.Options {
 	timing := engine.DefaultTiming()
 	timing.Resync = o.refreshMax
-	var ports cluster.PortRange
-	if o.uniquePorts {
-		ports, _ = cluster.ParsePortRange(o.portRange) // check has parsed it
-	}
 	return cluster.Options{
 		Engine: engine.Options{
-			APIMax: o.apiMax, FailureRetry: o.failureRetry, Timing: timing, Log: log, Tunnels: tunnels, Limit: make(chan struct{}, 256), Observe: counts.Called,
+			APIMax: o.apiMax, FailureRetry: o.failureRetry, Timing: timing, Log: log, Tunnels: tunnels, Observe: counts.Called,
+			Limit: make(chan struct{}, 256), Courtesy: engine.NewCourtesy(),
 		},
-		Policy: o.policy, CreateRetry: o.createRetry, Backlog: o.backlog, Log: log, UniquePorts: ports, Placed: counts.Placed, Told: counts.Told,
+		Policy: o.policy, CreateRetry: o.createRetry, Backlog: o.backlog, Log: log, UniquePorts: o.publish.chosen(o.hosts), Placed: counts.Placed, Told: counts.Told,
 	}
 }
 
@@ -396,7 +447,7 @@ func (p *program) endpointID() (string, error) {
 	if err := ensureDir(store.Dir()); err != nil {
 		return "", err
 	}
-	return id, os.WriteFile(path, []byte(id+"\n"), 0o600)
+	return id, atomicfile.Write(path, []byte(id+"\n"), 0o600)
 }
 
 // contextName is the docker context that leads to the endpoint.

@@ -16,7 +16,9 @@ import (
 
 	"berth/internal/api"
 	"berth/internal/cluster"
+	"berth/internal/ingress"
 	"berth/internal/intents"
+	"berth/internal/overlay"
 	"berth/internal/proxy"
 	"berth/internal/relay"
 	"berth/internal/tracing"
@@ -35,8 +37,11 @@ type serving struct {
 	tunnels   *proxy.Tunnels
 	// replicated is nil for a manager that is alone.
 	replicated *replicated
-	relays     *relay.Relays // nil if containers get the sockets of their nodes
+	overlay    *overlay.Keeper
+	ingress    *ingress.Ingress // nil if ports answer on their nodes only
+	relays     *relay.Relays    // nil if containers get the sockets of their nodes
 	watchers   []watcher
+	tokens     *tokenServer // nil if no tokens are served
 	traces     *tracing.Tracing
 	log        *slog.Logger
 }
@@ -128,6 +133,11 @@ func (e *serving) run(ctx context.Context) error {
 	following, release := context.WithCancel(context.WithoutCancel(ctx))
 	defer release()
 	g.Go(func() error { return e.cluster.Run(following, e.sources...) })
+	if e.tokens != nil {
+		e.tokens.tell(e.log)
+		// This manager may follow it, so it goes when the engines do.
+		g.Go(func() error { return e.tokens.run(following) })
+	}
 	if e.intents != nil {
 		g.Go(func() error {
 			return e.intents.Follow(ctx, intentsEvery, e.cluster.IntentsChanged, e.sayIntents)
@@ -137,12 +147,16 @@ func (e *serving) run(ctx context.Context) error {
 		g.Go(func() error { return e.mover.keeper.Run(following) })
 	}
 	if e.replicated != nil {
+		g.Go(func() error { return e.replicated.hear(ctx, e.cluster) })
 		// The office is kept until clients have had their time; no move begins once ctx has ended.
 		g.Go(func() error {
-			return e.replicated.run(following, e.catchUp, func(office context.Context) error { return e.move(ctx, office) })
+			return e.replicated.run(following, e.catchUp, func(office context.Context) error { return e.act(ctx, office) })
 		})
 	} else {
-		g.Go(func() error { return e.move(ctx, ctx) })
+		g.Go(func() error { return e.act(ctx, ctx) })
+	}
+	if e.ingress != nil {
+		g.Go(func() error { return e.ingress.Run(following) })
 	}
 	if e.relays != nil {
 		g.Go(func() error { return e.relays.Run(following) })
@@ -175,6 +189,24 @@ func (e *serving) run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// act is what one manager of a fleet does by itself: it moves containers and keeps overlay networks.
+func (e *serving) act(ctx, office context.Context) error {
+	g, office := errgroup.WithContext(office)
+	g.Go(func() error { return e.move(ctx, office) })
+	if e.overlay != nil {
+		g.Go(func() error {
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			defer context.AfterFunc(office, cancel)()
+			if err := e.overlay.Run(ctx); ctx.Err() == nil {
+				return err
+			}
+			return nil
+		})
+	}
+	return g.Wait()
 }
 
 // move moves containers until ctx ends, or the office under which that is allowed. It returns with the office, which its return

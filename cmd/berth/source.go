@@ -127,6 +127,11 @@ func machineEndpoint(store *machine.Store, m *machine.Machine) (engine.Endpoint,
 	ep.Name = m.Name
 	files := store.CertFiles(m)
 	ep.Key += " " + fileKey(files.CA, files.Cert, files.Key)
+	if cfg, err := sshConfig(store, m); err == nil && strings.HasPrefix(m.URL(), "tcp://") {
+		cfg.Log = func(line string) { slog.Info(line, "machine", m.Name) }
+		c := ssh.New(cfg) // which connects when it is needed: for ports that are published on the host's loopback
+		ep.Reach, ep.Close = reachOver(c), c.Close
+	}
 	return ep, nil
 }
 
@@ -216,11 +221,16 @@ func sshEndpoint(addr, knownHosts string) (engine.Endpoint, error) {
 	return sshEndpointOf(addr, ssh.Config{Host: t.Host, Port: t.Port, User: t.User, KnownHostsFile: knownHosts}, t.Path), nil
 }
 
+// reachOver leads to addresses as the host sees them, through its SSH connection.
+func reachOver(c *ssh.Client) func(ctx context.Context, addr string) (net.Conn, error) {
+	return func(ctx context.Context, addr string) (net.Conn, error) { return c.Dial(ctx, "tcp", addr) }
+}
+
 func sshEndpointOf(addr string, cfg ssh.Config, socket string) engine.Endpoint {
 	cfg.Log = func(line string) { slog.Info(line, "addr", addr) }
 	c := ssh.New(cfg)
 	dial := func(ctx context.Context) (net.Conn, error) { return c.Dial(ctx, "unix", socket) }
-	return engine.Endpoint{Addr: addr, Key: addr, IP: resolve(cfg.Host), Dial: dial, Close: c.Close}
+	return engine.Endpoint{Addr: addr, Key: addr, IP: resolve(cfg.Host), Dial: dial, Reach: reachOver(c), Close: c.Close}
 }
 
 // resolve gives the address that a node's published ports answer on. "" if the name does not resolve just now.

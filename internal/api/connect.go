@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -66,7 +67,7 @@ func disconnectNetwork(s *Server, w http.ResponseWriter, r *request) error {
 		if missing != nil {
 			return missing
 		}
-		return s.forward(w, r, found[0].Node, forwarding{path: r.ownPath(found[0].Network.ID), body: o.Bytes()})
+		return s.forward(w, r, holders(found)[0].Node, forwarding{path: r.ownPath(found[0].Network.ID), body: o.Bytes()})
 	}
 	if err != nil {
 		return err
@@ -117,6 +118,8 @@ func (s *Server) changeConnection(w http.ResponseWriter, r *request, o *rawjson.
 	network := found[0].Network
 	ref := network.ID
 	switch {
+	case network.Spans():
+		return s.changeOverlay(w, r, o, c, network)
 	case network.Predefined():
 		ref = network.Name // each node has its own
 	case network.Scope == "local" && !slices.ContainsFunc(found, func(f fleet.NetworkRef) bool { return f.Node.ID == c.Node.ID }):
@@ -131,4 +134,62 @@ func (s *Server) changeConnection(w http.ResponseWriter, r *request, o *rawjson.
 		}
 		return nil
 	}})
+}
+
+// runsNow looks whether a container runs, after all that was done before.
+func (s *Server) runsNow(ctx context.Context, c fleet.Ref) bool {
+	s.fleet.Settle(ctx, fleet.KindContainer)
+	now, err := s.fleet.Snapshot().Container(c.Container.ID)
+	return err == nil && now.Container.Running()
+}
+
+// changeOverlay has the container's node bring it into an overlay network, or take it out. A node that does not know the network has
+// to be told its name: it would show its ID in the name's place.
+func (s *Server) changeOverlay(w http.ResponseWriter, r *request, o *rawjson.Object, c fleet.Ref, network *fleet.Network) error {
+	o.Set("Container", c.Container.ID)
+	path := r.ownPath(network.Name)
+	if r.route.pattern == "/networks/{id}/connect" {
+		if c.Node.NoOverlay != "" || !c.Node.Swarm.Active() {
+			return invalidf("container %s is on node %s, which takes no part in overlay networks (%s)", c.Container.Name, c.Node.Name, cmp.Or(c.Node.NoOverlay, "it has not joined their swarm"))
+		}
+		endpoint, err := o.Object("EndpointConfig")
+		if err != nil {
+			return invalidf("request body: %v", err)
+		}
+		var asked struct {
+			IPAMConfig *struct{ IPv4Address, IPv6Address string }
+		}
+		if err := decodeBody(endpoint, &asked); err != nil {
+			return err
+		}
+		if asked.IPAMConfig != nil && s.runsNow(r.Context(), c) {
+			for _, addr := range []string{asked.IPAMConfig.IPv4Address, asked.IPAMConfig.IPv6Address} {
+				if err := s.freeAddress(network, addr, c.Container.ID); err != nil {
+					return err
+				}
+			}
+		}
+		if err := markAddress(endpoint); err != nil {
+			return err
+		}
+		if endpoint.Len() > 0 {
+			o.Set("EndpointConfig", endpoint)
+		}
+	}
+	code, answer, err := s.insist(r.Context(), c.Node, r, path, o.Bytes())
+	if err != nil {
+		return err
+	}
+	if code < 400 {
+		s.refresh(r.Context(), c.Node, fleet.KindContainer, c.Container.ID)
+	} else if fleet.PassingNetworkFailure(code, engineMessage(answer)) {
+		return s.whyNot(code, engineMessage(answer))
+	}
+	w.Header().Set("X-Berth-Node", c.Node.Name)
+	if len(answer) == 0 {
+		w.WriteHeader(code)
+		return nil
+	}
+	writeRaw(w, code, answer)
+	return nil
 }

@@ -72,15 +72,30 @@ func changeContainer(s *Server, w http.ResponseWriter, r *request) error {
 	if err := signalled(c.Node, r); err != nil {
 		return err
 	}
+	claimed, err := s.claimPorts(r, c)
+	if err != nil {
+		return err
+	}
+	defer claimed(0)
+	if begins(r) && s.entersOverlay(c.Container) {
+		defer s.fleet.Changing(c.Node.ID, fleet.KindContainer, c.Container.ID)()
+		return s.startOverlaid(w, r, c, claimed)
+	}
 	changed := s.fleet.Changing(c.Node.ID, fleet.KindContainer, c.Container.ID)
 	defer changed()
 	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: func(res *http.Response) error {
 		changed()
+		claimed(res.StatusCode)
 		if res.StatusCode < 400 {
 			s.awaitDeath(r, c)
 		}
 		return nil
 	}})
+}
+
+// begins tells whether the request has a container run.
+func begins(r *request) bool {
+	return r.route.pattern == "/containers/{id}/start" || r.route.pattern == "/containers/{id}/restart"
 }
 
 // A container that was killed is looked at again for this long, at most this often.
@@ -189,6 +204,11 @@ func inspectContainer(s *Server, w http.ResponseWriter, r *request) error {
 		return err
 	}
 	return s.forward(w, r, c.Node, forwarding{path: r.ownPath(c.Container.ID), before: editLent(func(out, b []byte) ([]byte, error) { //nolint:bodyclose // proxy closes it
+		if hindered := s.hindered(c.Container.ID); len(hindered) > 0 {
+			if b, err = inspectPorts(b, hindered); err != nil {
+				return nil, fmt.Errorf("node %s: inspect: %w", c.Node.Name, err)
+			}
+		}
 		return appendWithNode(out, b, c.Node)
 	})})
 }
@@ -357,6 +377,9 @@ func (s *Server) pruneWith(w http.ResponseWriter, r *request, key string, kind f
 			sum.space += a.space
 		}
 	}
+	if kind == fleet.KindNetwork {
+		sum.once()
+	}
 	o := new(rawjson.Object)
 	o.Set(key, sum.items)
 	if kind != fleet.KindNetwork {
@@ -370,6 +393,17 @@ func (s *Server) pruneWith(w http.ResponseWriter, r *request, key string, kind f
 type pruned struct {
 	items []any
 	space uint64
+}
+
+// once drops what several nodes say that they have pruned.
+func (p *pruned) once() {
+	seen := map[string]bool{}
+	p.items = slices.DeleteFunc(p.items, func(i any) bool {
+		text := fmt.Sprintf("%s", i)
+		twice := seen[text]
+		seen[text] = true
+		return twice
+	})
 }
 
 func (s *Server) pruneOn(ctx context.Context, n *fleet.Node, r *request, q url.Values, key string, kind fleet.Kind) (*pruned, error) {

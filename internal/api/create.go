@@ -35,6 +35,8 @@ type creation struct {
 	network func(ref string) string
 	// openings are the ports that were given a host port for the node of the last build.
 	openings []opening
+	// notes are what the client is to know of its ports, for the node of the last build.
+	notes []string
 	// translated is what the last build left to be done on its node.
 	translated translation
 	// socket is where the node of the last build has the fleet's socket; "" if the container gets the node's own.
@@ -90,6 +92,9 @@ func createContainer(s *Server, w http.ResponseWriter, r *request) error {
 			return nil, err
 		}
 		if err := s.openPorts(r.Context(), n, c, claim); err != nil {
+			return nil, err
+		}
+		if err := s.checkPorts(n, c, req.Ports); err != nil {
 			return nil, err
 		}
 		if err := s.offerSocket(r.Context(), n, c); err != nil {
@@ -196,6 +201,7 @@ func (s *Server) placement(ctx context.Context, c *creation) (*schedule.Request,
 	}
 	req.Ties = append(slices.Clone(c.pins), tiesOf(bonds)...)
 	req.Rules = req.Rules.Merge(rules)
+	s.requireOverlay(req, c.network(h.NetworkMode), bonds)
 	req.Prefer = s.preferred(ctx, c)
 	if platform := c.query.Get("platform"); platform != "" {
 		parts := strings.Split(platform, "/")
@@ -327,6 +333,9 @@ func (c *creation) rewriteHost(o *rawjson.Object, snap *fleet.Snapshot) error {
 			is = "container:" + bareContainer(snap, other, "")
 		} else if key == "NetworkMode" {
 			is = bareNetwork(snap, c.network(mode))
+			if network, spans := spanning(snap, is); spans {
+				is = network.Name
+			}
 		}
 		if is != mode {
 			host.Set(key, is)
@@ -398,7 +407,16 @@ func (c *creation) rewriteNetworks(o *rawjson.Object, snap *fleet.Snapshot) erro
 	}
 	bare := new(rawjson.Object)
 	for _, k := range endpoints.Keys() {
-		bare.SetRaw(bareNetwork(snap, c.network(k)), endpoints.Get(k))
+		name, endpoint := bareNetwork(snap, c.network(k)), endpoints.Get(k)
+		if network, spans := spanning(snap, name); spans {
+			// A node that does not know the network would keep what is said here as its name.
+			name = network.Name
+			var err error
+			if endpoint, err = markedAddress(endpoint); err != nil {
+				return err
+			}
+		}
+		bare.SetRaw(name, endpoint)
 	}
 	config.Set("EndpointsConfig", bare)
 	o.Set("NetworkingConfig", config)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"berth/internal/proxy"
 	"berth/internal/rawjson"
 )
 
@@ -67,7 +68,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if code == http.StatusInternalServerError {
 		s.o.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
-	if isRPC(r) {
+	if proxy.IsRPC(r) {
 		writeRPCError(w, err)
 		return
 	}

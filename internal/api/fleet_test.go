@@ -109,7 +109,7 @@ func (f *testFleet) serve(eps []engine.Endpoint) {
 
 func testTiming() engine.Timing {
 	return engine.Timing{
-		Dial: time.Second, Probe: 2 * time.Second, List: 5 * time.Second, PingEvery: 200 * time.Millisecond, PingTimeout: 500 * time.Millisecond,
+		Dial: time.Second, Probe: 2 * time.Second, List: 5 * time.Second, PingEvery: 200 * time.Millisecond, PingTimeout: 500 * time.Millisecond, Patience: time.Second,
 		RetryMin: 10 * time.Millisecond, RetryMax: 50 * time.Millisecond, Resync: time.Hour,
 	}
 }

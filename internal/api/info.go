@@ -261,6 +261,9 @@ func (s *Server) warnings(snap *fleet.Snapshot, all infos) []string {
 	}
 	order, votes := all.tally("Warnings")
 	for _, v := range order {
+		if strings.HasPrefix(v, "WARNING: Running Swarm in ") {
+			continue // how many managers the swarm beneath has is berth's to say
+		}
 		if votes[v] < len(all) {
 			v += fmt.Sprintf(" (%d of %d nodes)", votes[v], len(all))
 		}

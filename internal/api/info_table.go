@@ -31,6 +31,15 @@ func (s *Server) nodeTable(snap *fleet.Snapshot) [][2]string {
 		[2]string{"Strategy", strategy},
 		[2]string{"Filters", strings.Join(policy.Filters, ", ")},
 		[2]string{"Nodes", count(len(snap.Nodes()))})
+	if s.o.Overlay != nil {
+		if o := s.o.Overlay.Status(); o.On || o.State != "off" {
+			text := o.State
+			if o.Managers > 0 {
+				text += fmt.Sprintf(", %d of %d managers", o.Reachable, o.Managers)
+			}
+			rows = append(rows, [2]string{"Overlay", text})
+		}
+	}
 	for _, n := range snap.Nodes() {
 		rows = append(rows, nodeRows(n, policy.Overcommit)...)
 	}

@@ -29,6 +29,8 @@ type listing struct {
 	since  int64
 	only   map[string]bool // by ID, where only the engines can tell; nil for all
 	sizes  map[string][2]rawValue
+	// hindered are the ports of a container that answer only elsewhere.
+	hindered func(id string) []fleet.Hindrance
 
 	mayName func(names string) bool // whether a node may have what the filter name asks for; nil if only its containers tell
 }
@@ -137,7 +139,7 @@ func (s *Server) parseListing(r *request) (*listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &listing{all: flag(q, "all"), size: flag(q, "size"), f: f}
+	l := &listing{all: flag(q, "all"), size: flag(q, "size"), f: f, hindered: s.hindered}
 	if v := q.Get("limit"); v != "" {
 		if l.limit, err = strconv.Atoi(v); err != nil {
 			return nil, invalidf("limit: %q is not a number", v)

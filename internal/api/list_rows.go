@@ -149,7 +149,7 @@ func (s *Server) writeRows(w http.ResponseWriter, all runs, l *listing) error {
 	}
 	all.order()
 	p.page = append(p.page, '[')
-	comma := false
+	comma, ages := false, new(fleet.Ages)
 	for next := new(batch); next.fill(&all, match, left); left -= next.n {
 		next.touch()
 		for _, f := range next.found[:next.n] {
@@ -158,7 +158,7 @@ func (s *Server) writeRows(w http.ResponseWriter, all runs, l *listing) error {
 			}
 			comma = true
 			var err error
-			if p.page, err = l.appendRow(p.page, f.node, f.container, now); err != nil {
+			if p.page, err = l.appendRow(p.page, f.node, f.container, now, ages); err != nil {
 				return p.fail(err)
 			}
 		}
@@ -170,17 +170,18 @@ func (s *Server) writeRows(w http.ResponseWriter, all runs, l *listing) error {
 	return nil
 }
 
-func (l *listing) appendRow(out []byte, n *fleet.Node, c *fleet.Container, now time.Time) ([]byte, error) {
-	if n.State == fleet.Healthy && !l.size {
+func (l *listing) appendRow(out []byte, n *fleet.Node, c *fleet.Container, now time.Time, ages *fleet.Ages) ([]byte, error) {
+	if n.State == fleet.Healthy && !l.size && len(l.hindered(c.ID)) == 0 {
 		out = append(out, c.Head...)
-		out = rawjson.AppendString(out, c.StatusAt(now.Add(n.Skew)))
+		var status [64]byte
+		out = rawjson.AppendString(out, c.AppendStatus(status[:0], now.Add(n.Skew), ages))
 		return append(out, c.Tail...), nil
 	}
 	row, err := l.editedRow(n, c, now)
 	return append(out, row...), err
 }
 
-// editedRow is a row with sizes, or of a container whose node does not answer.
+// editedRow is a row with sizes, of a container whose node does not answer, or of one whose ports answer elsewhere.
 func (l *listing) editedRow(n *fleet.Node, c *fleet.Container, now time.Time) ([]byte, error) {
 	status := c.StatusAt(now.Add(n.Skew))
 	if n.State != fleet.Healthy {
@@ -192,6 +193,11 @@ func (l *listing) editedRow(n *fleet.Node, c *fleet.Container, now time.Time) ([
 		return nil, fmt.Errorf("row of container %s: %w", c.ID, err)
 	}
 	o.Set("State", shownState(n, c))
+	if hindered := l.hindered(c.ID); len(hindered) > 0 {
+		if err := showPorts(o, hindered); err != nil {
+			return nil, fmt.Errorf("row of container %s: %w", c.ID, err)
+		}
+	}
 	if sizes, ok := l.sizes[c.ID]; ok && l.size {
 		for i, key := range []string{"SizeRw", "SizeRootFs"} {
 			if sizes[i] != nil {

@@ -21,6 +21,7 @@ type making struct {
 	labels map[string]string
 	rules  schedule.Rules
 	group  string
+	spans  bool // it is a network that reaches over hosts
 }
 
 // longestName is what a volume's folder can be called. Engines find out by trying, and answer that it was their fault.
@@ -138,6 +139,9 @@ func (s *Server) make(w http.ResponseWriter, m *making, n *fleet.Node, y *young)
 		if y != nil {
 			s.groups.born(s.fleet.Snapshot(), y, n)
 		}
+	}
+	if m.spans && code >= http.StatusInternalServerError {
+		return s.whyNot(code, engineMessage(b))
 	}
 	w.Header().Set("X-Berth-Node", n.Name)
 	writeRaw(w, code, b)

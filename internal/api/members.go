@@ -162,10 +162,14 @@ func inspectMember(s *Server, w http.ResponseWriter, r *request) error {
 	return nil
 }
 
+// memberVersion is that of a node's object. It is never 0, as no index of Swarm mode is: the types of clients leave 0 out, and docker-py
+// then finds no version to update from.
+func memberVersion(m member) uint64 { return m.IntentVersion + 1 }
+
 // showMember is a node as Swarm mode shows one.
 func (s *Server) showMember(m member) memberNode {
 	n := memberNode{}
-	n.ID, n.Version.Index = m.object, m.IntentVersion
+	n.ID, n.Version.Index = m.object, memberVersion(m)
 	n.CreatedAt, n.UpdatedAt = m.JoinedAt.UTC(), m.UpdatedAt.UTC()
 	n.Spec = swarm.NodeSpec{
 		Annotations: swarm.Annotations{Labels: m.Added}, Role: swarm.NodeRoleWorker, Availability: swarm.NodeAvailability(availability(m.Node)),
@@ -356,13 +360,13 @@ func updateMember(s *Server, w http.ResponseWriter, r *request) error {
 		return invalid("a node's name cannot be changed here")
 	case m.EngineID == "" && !m.removed:
 		return unavailable(fmt.Sprintf("node %s was not reached yet (%s), so nothing can be wanted of it", m.Name, m.Error))
-	case version != m.IntentVersion:
+	case version != memberVersion(m):
 		return staleUpdate()
 	}
 	if err := checkIntent(&next); err != nil {
 		return err
 	}
-	err = s.o.Members.SetIntent(r.Context(), m.object, version, func(fleet.Intent) fleet.Intent { return next })
+	err = s.o.Members.SetIntent(r.Context(), m.object, m.IntentVersion, func(fleet.Intent) fleet.Intent { return next })
 	if err != nil {
 		return err
 	}

@@ -126,14 +126,18 @@ func TestUpdatesThatAreRefused(t *testing.T) {
 	n := f.memberNamed("n1")
 	at := func(version int) string { return fmt.Sprintf("/nodes/%s/update?version=%d", n.ID, version) }
 	spec := map[string]any{"Role": "worker", "Availability": "pause"}
-	f.must(200, "POST", at(0), spec)
+	if n.Version.Index != 1 {
+		t.Errorf("a new node has version %d, want 1: docker-py takes 0 for none", n.Version.Index)
+	}
 	f.fails("POST", at(0), spec, 500, "rpc error: code = Unknown desc = update out of sequence")
+	f.must(200, "POST", at(1), spec)
+	f.fails("POST", at(1), spec, 500, "rpc error: code = Unknown desc = update out of sequence")
 	f.fails("POST", "/nodes/"+n.ID+"/update?version=x", spec, 400, `invalid node version 'x': strconv.ParseUint: parsing "x": invalid syntax`)
-	f.fails("POST", at(1), map[string]any{"Role": "manager"}, 400, noRoles)
-	f.fails("POST", at(1), map[string]any{"Availability": "lazy"}, 400, `invalid availability "lazy": it is active, pause or drain`)
-	f.fails("POST", at(1), map[string]any{"Labels": map[string]string{"node": "x"}}, 400, "label node says what the engine is, and cannot be given")
+	f.fails("POST", at(2), map[string]any{"Role": "manager"}, 400, noRoles)
+	f.fails("POST", at(2), map[string]any{"Availability": "lazy"}, 400, `invalid availability "lazy": it is active, pause or drain`)
+	f.fails("POST", at(2), map[string]any{"Labels": map[string]string{"node": "x"}}, 400, "label node says what the engine is, and cannot be given")
 	f.fails("POST", "/nodes/nosuch/update?version=1", spec, 404, "node nosuch not found")
-	if got := f.memberNamed("n1"); got.Version.Index != 1 || got.Spec.Availability != "pause" {
+	if got := f.memberNamed("n1"); got.Version.Index != 2 || got.Spec.Availability != "pause" {
 		t.Errorf("n1 is shown as %+v", got)
 	}
 }

@@ -19,6 +19,15 @@ type networkFilter struct {
 	f        filters
 	dangling *bool
 	builtin  *bool
+	all      []*fleet.Node
+}
+
+// around are the nodes that a network of one can have containers on.
+func (p *networkFilter) around(n *fleet.Node, w *fleet.Network) []*fleet.Node {
+	if w.Spans() {
+		return p.all
+	}
+	return []*fleet.Node{n}
 }
 
 func parseNetworkFilter(q url.Values) (*networkFilter, error) {
@@ -70,7 +79,7 @@ func (f filters) onNode(n *fleet.Node) bool {
 
 func (p *networkFilter) match(n *fleet.Node, w *fleet.Network) bool {
 	label := func(k string) (string, bool) {
-		if k == fleet.LabelNode && !w.Predefined() {
+		if k == fleet.LabelNode && !w.Predefined() && !w.Spans() {
 			return n.Name, true
 		}
 		v, ok := w.Labels[k]
@@ -78,7 +87,7 @@ func (p *networkFilter) match(n *fleet.Node, w *fleet.Network) bool {
 	}
 	switch {
 	case p.builtin != nil && *p.builtin != w.Predefined():
-	case p.dangling != nil && *p.dangling != (!w.Predefined() && !networkInUse(n, w)):
+	case p.dangling != nil && *p.dangling != (!w.Predefined() && !slices.ContainsFunc(p.around(n, w), func(n *fleet.Node) bool { return networkInUse(n, w) })):
 	case !p.f.equal("driver", w.Driver):
 	case !p.f.equal("scope", w.Scope):
 	case !p.f.matches("id", w.ID):
@@ -130,7 +139,8 @@ func listNetworks(s *Server, w http.ResponseWriter, r *request) error {
 	}
 	s.fleet.Settle(r.Context(), fleet.KindNetwork, fleet.KindContainer)
 	var nodes []*fleet.Node
-	for _, n := range s.fleet.Snapshot().Nodes() {
+	p.all = s.fleet.Snapshot().Nodes()
+	for _, n := range p.all {
 		if p.f.onNode(n) {
 			nodes = append(nodes, n)
 		}
@@ -141,7 +151,7 @@ func listNetworks(s *Server, w http.ResponseWriter, r *request) error {
 	shown := representative(nodes)
 	seen := map[string]bool{}
 	var rows [][]byte
-	for _, n := range nodes {
+	for _, n := range managersFirst(nodes) {
 		for _, v := range n.Networks {
 			if v.Predefined() && n != shown || seen[v.ID] || !p.match(n, v) {
 				continue
@@ -156,6 +166,18 @@ func listNetworks(s *Server, w http.ResponseWriter, r *request) error {
 	}
 	writeRaw(w, http.StatusOK, append(joinRows(rows), '\n'))
 	return nil
+}
+
+// managersFirst puts the nodes in front whose engines know all of what reaches over hosts. Without any the order is the same.
+func managersFirst(nodes []*fleet.Node) []*fleet.Node {
+	if !slices.ContainsFunc(nodes, func(n *fleet.Node) bool { return n.Swarm.Manager }) {
+		return nodes
+	}
+	sorted := slices.Clone(nodes)
+	slices.SortStableFunc(sorted, func(a, b *fleet.Node) int {
+		return rankHolder(fleet.NetworkRef{Node: a}) - rankHolder(fleet.NetworkRef{Node: b})
+	})
+	return sorted
 }
 
 func networkRow(n *fleet.Node, w *fleet.Network) ([]byte, error) {
@@ -219,6 +241,11 @@ func createNetwork(s *Server, w http.ResponseWriter, r *request) error {
 			}
 		}
 	}
+	if spans, err := s.spans(m); err != nil {
+		return err
+	} else if spans {
+		return s.createOverlay(w, m)
+	}
 	ties, err := s.configTie(r.Context(), m)
 	if err != nil {
 		return err
@@ -256,11 +283,14 @@ func (s *Server) configTie(ctx context.Context, m *making) ([]schedule.Tie, erro
 func inspectNetwork(s *Server, w http.ResponseWriter, r *request) error {
 	found, err := s.findNetworks(r.Context(), r.vars["id"])
 	if err != nil {
-		return err
+		return s.lostNetworks(err)
 	}
 	first := found[0]
 	if first.Network.Predefined() && s.standsForAll(r.vars["id"], first) {
 		return s.inspectPredefined(w, r, first.Network.Name)
+	}
+	if first.Network.Spans() {
+		return s.inspectOverlay(w, r, found)
 	}
 	n := first.Node
 	for _, f := range found {
@@ -346,11 +376,14 @@ func (s *Server) inspectPredefined(w http.ResponseWriter, r *request, name strin
 func removeNetwork(s *Server, w http.ResponseWriter, r *request) error {
 	found, err := s.findNetworks(r.Context(), r.vars["id"])
 	if err != nil {
-		return err
+		return s.lostNetworks(err)
 	}
 	n, network := found[0].Node, found[0].Network
 	if network.Predefined() {
 		return &statusError{status: http.StatusForbidden, message: network.Name + " is a pre-defined network and cannot be removed"}
+	}
+	if network.Spans() {
+		return s.removeOverlay(w, r, network)
 	}
 	return s.forward(w, r, n, forwarding{path: r.ownPath(network.ID), before: func(res *http.Response) error {
 		if res.StatusCode < 300 || res.StatusCode == http.StatusNotFound {
@@ -363,5 +396,5 @@ func removeNetwork(s *Server, w http.ResponseWriter, r *request) error {
 
 // pruneNetworks runs on every node and joins the answers.
 func pruneNetworks(s *Server, w http.ResponseWriter, r *request) error {
-	return s.prune(w, r, "NetworksDeleted", fleet.KindNetwork)
+	return s.prune(w, r, "NetworksDeleted", fleet.KindNetwork) // of which each manager of a swarm prunes all that reach over hosts
 }

@@ -5,7 +5,7 @@ import "slices"
 // routes is the one place that knows what is done with each route of the Docker Engine API. Within a method and first word
 // fixed words stand before wildcards.
 func routes() []route {
-	return slices.Concat(containerRoutes(), imageRoutes(), networkRoutes(), systemRoutes(), memberRoutes(), placeRoutes())
+	return slices.Concat(containerRoutes(), imageRoutes(), networkRoutes(), systemRoutes(), memberRoutes(), overlayRoutes(), placeRoutes())
 }
 
 func containerRoutes() []route {

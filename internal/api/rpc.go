@@ -3,18 +3,11 @@ package api
 import (
 	"net/http"
 	"net/url"
-	"strings"
 
 	"berth/internal/fleet"
 	"berth/internal/proxy"
 	"berth/internal/schedule"
 )
-
-// isRPC tells whether a request is a gRPC call. New engines take BuildKit's calls on the API's address without an upgrade,
-// and buildx's remote driver makes them.
-func isRPC(r *http.Request) bool {
-	return r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
-}
 
 // exportsAll tells whether an engine's BuildKit has the exporters that gRPC's clients ask for. Theirs is a BuildKit, not an
 // engine's: buildx asks it for archives and images, and only engines that offer gRPC themselves make those.

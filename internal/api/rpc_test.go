@@ -13,6 +13,7 @@ import (
 
 	"berth/internal/dockertest"
 	"berth/internal/engine"
+	"berth/internal/proxy"
 )
 
 // rpcServer echoes a gRPC call, says where it is, and ends with trailers.
@@ -48,7 +49,7 @@ func newRPCFleet(t *testing.T, versions ...string) *testFleet {
 		native := v == "1.52"
 		front := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			switch {
-			case isRPC(r):
+			case proxy.IsRPC(r):
 				rpcServer(w, r, d.Name())
 			case r.URL.Path == "/grpc" && !native:
 				serveH2C(t, w, func(w http.ResponseWriter, r *http.Request) { rpcServer(w, r, d.Name()) })

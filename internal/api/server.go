@@ -78,10 +78,14 @@ type Options struct {
 	Notices func() []string
 	// Sockets are what containers get that mount /var/run/docker.sock; nil leaves them their node's own.
 	Sockets Sockets
+	// Ingress has published ports answer on the endpoint's own computer; nil if only their nodes do.
+	Ingress Ingress
 	// Members changes what is wanted of nodes; nil if nothing can be.
 	Members Members
 	// Moves takes containers from node to node; nil if nothing does.
 	Moves Moves
+	// Overlay keeps networks across hosts; nil if nothing does.
+	Overlay Overlay
 	// Rescues starts the containers of lost nodes elsewhere; nil if nothing does.
 	Rescues Rescues
 }
@@ -142,7 +146,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) error {
-	if isRPC(r) {
+	if proxy.IsRPC(r) {
 		return callBuilder(s, w, &request{Request: r, path: r.URL.Path})
 	}
 	version, path, err := s.gate.pass(r.URL.Path, s.fleet.Snapshot())

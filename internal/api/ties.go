@@ -15,6 +15,8 @@ type bond struct {
 	key     string       // of the lock to hold while it is acted on; "" if it cannot change
 	movable []*young     // what would have to move for the tie to be another; empty if it holds
 	rules   schedule.Rules
+	spans   bool   // it is a network that reaches over hosts
+	swarm   string // which carries it, if known
 }
 
 func tiesOf(bonds []bond) []schedule.Tie {
@@ -69,12 +71,20 @@ func (s *Server) networkBond(ctx context.Context, ref string) (bond, error) {
 	}
 	found, err := s.findNetworks(ctx, ref)
 	if err != nil {
-		return bond{}, invalid(err.Error()) // no 404, upon which clients pull the image
+		return bond{}, invalid(s.lostNetworks(err).Error()) // no 404, upon which clients pull the image
 	}
 	w := found[0].Network
 	b := bond{object: object{fleet.KindNetwork, w.Name}}
 	if b.rules, _, _, err = schedule.ParseRules(nil, w.Labels); err != nil {
 		return bond{}, err
+	}
+	if w.Spans() {
+		b.spans = true
+		for _, f := range holders(found) {
+			if b.swarm == "" {
+				b.swarm = s.fleet.Snapshot().SwarmOf(f.Node)
+			}
+		}
 	}
 	_, qualified := s.ownNode(ref)
 	if (w.Predefined() || w.Scope != "local") && !qualified {

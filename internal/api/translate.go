@@ -156,6 +156,7 @@ func mainNetwork(mode string, o *rawjson.Object) string {
 // which is removed if that fails. It returns the answer with the warnings added.
 func (s *Server) finish(ctx context.Context, n *fleet.Node, c *creation, answer []byte) ([]byte, error) {
 	t := c.translated
+	t.warnings = append(t.warnings[:len(t.warnings):len(t.warnings)], c.notes...)
 	if len(t.later) == 0 && len(t.warnings) == 0 {
 		return answer, nil
 	}
@@ -194,7 +195,7 @@ func (s *Server) connectLater(ctx context.Context, n *fleet.Node, c *creation, i
 		}
 		o := new(rawjson.Object)
 		o.Set("Container", id)
-		o.SetRaw("EndpointConfig", l.endpoint)
+		o.SetRaw("EndpointConfig", l.endpoint) // marked with the rest of the body
 		if _, failed := s.ask(work, n, http.MethodPost, c.r.version, "/networks/"+l.name+"/connect", nil, o.Bytes()); failed != nil {
 			err = fmt.Errorf("connect to network %s: %w", l.name, failed)
 			if status(failed) == http.StatusNotFound {

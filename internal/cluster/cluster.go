@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -40,6 +41,9 @@ type Options struct {
 	Office Office
 	// UniquePorts are given out as host ports where clients leave the choice.
 	UniquePorts PortRange
+	// PortFree tells whether a host port may be given out for all that is known beside the containers. It must not wait for
+	// anything. nil for always.
+	PortFree func(fleet.Port) bool
 	// Backlog is how many events are remembered for `docker events --since`.
 	Backlog int
 	// Placed is told of every decision of the scheduler for a create: how long it took, and why there was none. nil is
@@ -59,6 +63,7 @@ type Cluster struct {
 	snapshot atomic.Pointer[fleet.Snapshot]
 	changed  atomic.Int64 // Unix nanoseconds of the last one
 	hub      *hub
+	swarm    swarmEvents
 
 	adjusting sync.Mutex      // one change of members at a time; guards leftOut
 	leftOut   map[string]bool // addresses that a source names and the operator has removed
@@ -210,7 +215,11 @@ func (c *Cluster) join(ctx context.Context, ep engine.Endpoint) *member {
 	o := c.o.Engine
 	o.Name = c.name
 	o.Publish = func(n *fleet.Node) { c.publish(m, n) }
-	o.Event = c.hub.publish
+	o.Event = func(ev fleet.Event) {
+		if c.swarm.pass(ev) {
+			c.hub.publish(ev)
+		}
+	}
 	o.Unsettled = &c.busy
 	o.EventRate = func() int { return c.hub.rate.rate(time.Now()) }
 	o.Nodes = func() int { return len(c.Snapshot().Nodes()) }
@@ -351,6 +360,31 @@ func (c *Cluster) Do(ctx context.Context, nodeID string, r *http.Request) (*http
 	return e.Do(ctx, r)
 }
 
+// Reaches tells whether there is a way to a node's own view of the network, beside the network.
+func (c *Cluster) Reaches(nodeID string) bool {
+	e, err := c.engineOf(nodeID)
+	return err == nil && e.Endpoint().Reach != nil
+}
+
+// Reach connects to a TCP address as a node's host sees it. See engine.Endpoint.
+func (c *Cluster) Reach(ctx context.Context, nodeID, addr string) (net.Conn, error) {
+	e, err := c.engineOf(nodeID)
+	if err != nil {
+		return nil, err
+	}
+	reach := e.Endpoint().Reach
+	if reach == nil {
+		return nil, &noReachError{nodeID}
+	}
+	return reach(ctx, addr)
+}
+
+// noReachError says that only the network leads to a node.
+type noReachError struct{ node string }
+
+func (n *noReachError) Error() string { return fmt.Sprintf("there is no SSH to node %s", n.node) }
+func (n *noReachError) Unavailable()  {}
+
 // Forward hands a client's request to a node. See proxy.Forward.
 func (c *Cluster) Forward(w http.ResponseWriter, r *http.Request, nodeID string, o proxy.Options) error {
 	e, err := c.engineOf(nodeID)
@@ -432,6 +466,15 @@ func (c *Cluster) RefreshDetails(ctx context.Context, nodeID, id string) error {
 		return err
 	}
 	return e.RefreshDetails(ctx, id)
+}
+
+// RefreshInfo returns once the snapshot shows what an engine says of itself now.
+func (c *Cluster) RefreshInfo(ctx context.Context, nodeID string) error {
+	e, err := c.engineOf(nodeID)
+	if err != nil {
+		return err
+	}
+	return e.RefreshInfo(ctx)
 }
 
 // Forget takes a container out of the picture that was just removed.

@@ -57,7 +57,7 @@ func endpoint(d *dockertest.Daemon) engine.Endpoint {
 
 func timing() engine.Timing {
 	return engine.Timing{
-		Dial: time.Second, Probe: time.Second, List: 5 * time.Second, PingEvery: 200 * time.Millisecond, PingTimeout: 300 * time.Millisecond,
+		Dial: time.Second, Probe: time.Second, List: 5 * time.Second, PingEvery: 200 * time.Millisecond, PingTimeout: 300 * time.Millisecond, Patience: time.Second,
 		RetryMin: 10 * time.Millisecond, RetryMax: 50 * time.Millisecond, Resync: time.Hour,
 	}
 }

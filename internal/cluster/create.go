@@ -283,8 +283,12 @@ func (c *Cluster) promise(ctx context.Context, seat uint64, n *fleet.Node, m mad
 	}
 	labels := maps.Clone(m.labels)
 	maps.Copy(labels, r.Labels) // which may have a Swarm ID of an earlier life
+	var networks []fleet.Attachment
+	for _, name := range r.Overlays {
+		networks = append(networks, fleet.Attachment{Name: name}) // the start has to know
+	}
 	return e.Promise(fleet.Container{
-		ID: id, Name: m.name, Image: r.Image, Labels: fleet.LabelsOf(labels),
+		ID: id, Networks: networks, Name: m.name, Image: r.Image, Labels: fleet.LabelsOf(labels),
 		Memory: r.Memory, NanoCPUs: r.NanoCPUs, Wanted: wanted(c.heldPorts(seat)), Exposed: r.Exposed,
 	})
 }

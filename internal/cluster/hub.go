@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"berth/internal/fleet"
 	"berth/internal/rawjson"
 )
@@ -29,6 +31,7 @@ type hub struct {
 	closed  bool
 	told    func(kind string) // of each event that is new; never nil
 	rate    meter
+	own     *lru.Cache[toldKey, struct{}] // what managers told, so that what another one repeats is told once
 }
 
 // meter counts what comes in a second.
@@ -72,7 +75,9 @@ func newHub(size int, told func(kind string)) *hub {
 	if told == nil {
 		told = func(string) {}
 	}
-	return &hub{size: max(size, 256), readers: map[*reader]struct{}{}, told: told}
+	size = max(size, 256)
+	own, _ := lru.New[toldKey, struct{}](size) // fails for no size only
+	return &hub{size: size, readers: map[*reader]struct{}{}, told: told, own: own}
 }
 
 // publish hands one event to all readers, never waiting for any.

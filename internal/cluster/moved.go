@@ -102,5 +102,5 @@ func (c *Cluster) Whole() []*fleet.Node {
 
 // Tell tells those who follow the events of what became of a container.
 func (c *Cluster) Tell(n *fleet.Node, action, container string, attributes map[string]string) {
-	c.hub.publish(ownEvent(n, "container", action, container, attributes, time.Now()))
+	c.hub.once(ownEvent(n, "container", action, container, attributes, time.Now()))
 }

@@ -52,7 +52,7 @@ func (c *Cluster) claimer(seat uint64, r *schedule.Request) func([]fleet.Port) (
 		}
 		place.Request = r
 		s.taken[seat] = place
-		given, err := s.free(c.Snapshot(), c.o.UniquePorts, ports)
+		given, err := s.free(c.Snapshot(), c.o.UniquePorts, ports, c.o.PortFree)
 		if err != nil {
 			return nil, err
 		}
@@ -66,7 +66,7 @@ func (c *Cluster) claimer(seat uint64, r *schedule.Request) func([]fleet.Port) (
 
 // free finds a host port for each that no container of the fleet has or wants, whatever its protocol. It goes on from where
 // it was last, so that a port is not used again soon after it was given up. The caller holds mu.
-func (s *seatState) free(snap *fleet.Snapshot, r PortRange, ports []fleet.Port) ([]fleet.Port, error) {
+func (s *seatState) free(snap *fleet.Snapshot, r PortRange, ports []fleet.Port, also func(fleet.Port) bool) ([]fleet.Port, error) {
 	used := usedPorts(snap)
 	for _, p := range s.taken {
 		used.add(p.Request.Ports)
@@ -80,6 +80,10 @@ func (s *seatState) free(snap *fleet.Snapshot, r PortRange, ports []fleet.Port) 
 		if !used.has(next) {
 			p := ports[len(given)]
 			p.HostPort = next
+			if also != nil && !also(p) {
+				next++
+				continue
+			}
 			if given = append(given, p); len(given) == len(ports) {
 				s.nextPort = next + 1
 				return given, nil

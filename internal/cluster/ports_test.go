@@ -23,7 +23,7 @@ func TestParsePortRange(t *testing.T) {
 // claim claims ports for a create in flight on a node.
 func (s *seatState) claimPorts(t *testing.T, seat uint64, snap *fleet.Snapshot, r PortRange, n int) []uint16 {
 	t.Helper()
-	given, err := s.free(snap, r, make([]fleet.Port, n))
+	given, err := s.free(snap, r, make([]fleet.Port, n), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,11 +51,11 @@ func TestUniquePortsPassByWhatAnyNodeHasOrWants(t *testing.T) {
 		t.Errorf("got %v, want 106", got)
 	}
 	var none *NoPortError
-	if _, err := s.free(snap, r, make([]fleet.Port, 1)); !errors.As(err, &none) {
+	if _, err := s.free(snap, r, make([]fleet.Port, 1), nil); !errors.As(err, &none) {
 		t.Errorf("a range that is used up gives %v", err)
 	}
 	delete(s.taken, 1)
-	if _, err := s.free(snap, r, make([]fleet.Port, 3)); !errors.As(err, &none) {
+	if _, err := s.free(snap, r, make([]fleet.Port, 3), nil); !errors.As(err, &none) {
 		t.Errorf("three of two free ports give %v", err)
 	}
 	if got := s.claimPorts(t, 3, snap, r, 2); got[0] != 101 || got[1] != 104 {
@@ -71,5 +71,17 @@ func TestUniquePortsAtTheEndOfTheNumbers(t *testing.T) {
 	delete(s.taken, 1)
 	if got := s.claimPorts(t, 1, new(fleet.Snapshot), r, 1); got[0] != 65534 {
 		t.Errorf("got %v, want 65534", got)
+	}
+}
+
+func TestUniquePortsPassByWhatIsTakenElsewhere(t *testing.T) {
+	s := newSeats().state
+	taken := func(p fleet.Port) bool { return p.HostPort != 7 && p.HostPort != 9 }
+	given, err := s.free(new(fleet.Snapshot), PortRange{7, 10}, make([]fleet.Port, 2), taken)
+	if err != nil || given[0].HostPort != 8 || given[1].HostPort != 10 {
+		t.Errorf("got %v, %v, want 8 and 10", given, err)
+	}
+	if _, err := s.free(new(fleet.Snapshot), PortRange{7, 10}, make([]fleet.Port, 3), taken); err == nil {
+		t.Error("three of two free ports were given")
 	}
 }

@@ -67,6 +67,7 @@ type Daemon struct {
 	tempDir  string
 
 	requests atomic.Int64
+	gone     atomic.Bool // closed, for those who hold other locks
 	faults   faults
 
 	mu         sync.Mutex // guards everything below, and the containers, processes and networks reached through it
@@ -84,6 +85,8 @@ type Daemon struct {
 	ports      map[string]*container // "80/tcp" → who holds it
 	lastPort   int
 	lastPid    int
+	swarm      *cluster // that it is in
+	swarmNode  string   // its ID there
 }
 
 // New starts a daemon. With a t it is closed when the test ends; t may be nil, then the caller closes it. It panics if it
@@ -158,6 +161,7 @@ func (d *Daemon) serve() {
 // Close ends every connection and waits for everything that the daemon started. It may be called more than once.
 func (d *Daemon) Close() {
 	d.once.Do(func() {
+		d.gone.Store(true)
 		d.mu.Lock()
 		d.closed = true
 		for _, c := range d.order {

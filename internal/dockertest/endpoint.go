@@ -35,6 +35,8 @@ type endpointIPAM struct {
 type endpoint struct {
 	name    string // as the client wrote it: the key in Networks
 	network *network
+	// operational: the address is the cluster's choice, for as long as the endpoint is up.
+	operational bool
 	endpointSettings
 }
 
@@ -80,9 +82,14 @@ func (c *container) connectAll() error {
 	for i, e := range c.endpoints {
 		n, err := c.d.findNetwork(e.name)
 		if err != nil {
+			n, err = c.d.attach(e.name)
+		}
+		if err == nil {
+			err = c.connect(e, n)
+		}
+		if err != nil {
 			return err
 		}
-		c.connect(e, n)
 		if i == 0 && n.Driver != "host" && n.Driver != "null" {
 			if err := c.allocatePorts(); err != nil {
 				c.disconnect(e)
@@ -95,30 +102,47 @@ func (c *container) connectAll() error {
 }
 
 // connect gives an endpoint its addresses.
-func (c *container) connect(e *endpoint, n *network) {
+func (c *container) connect(e *endpoint, n *network) error {
+	chosen := ""
+	if n.Scope == "swarm" && c.d.swarm != nil {
+		want := ""
+		if e.IPAMConfig != nil {
+			want = e.IPAMConfig.IPv4Address
+		}
+		var err error
+		if chosen, err = c.d.swarm.hold(n, holder{c.id, c.d.swarmNode}, want); err != nil {
+			return err
+		}
+	}
 	e.network, e.NetworkID, e.EndpointID = n, n.ID, randomID()
 	if _, ok := predefined[n.Name]; !ok && !slices.Contains(e.Aliases, c.id[:12]) {
 		e.Aliases = append(slices.Clone(e.Aliases), c.id[:12])
 	}
 	if len(n.IPAM.Config) == 0 {
-		return
+		return nil
 	}
 	subnet, err := netip.ParsePrefix(n.IPAM.Config[0].Subnet)
 	if err != nil {
-		return // checked when the network was made
+		return nil //nolint:nilerr // checked when the network was made
 	}
 	e.Gateway = n.IPAM.Config[0].Gateway
 	setDefault(&e.Gateway, subnet.Masked().Addr().Next().String())
 	e.IPPrefixLen = subnet.Bits()
-	if e.IPAMConfig != nil && e.IPAMConfig.IPv4Address != "" {
+	switch {
+	case chosen != "":
+		e.IPAddress = chosen
+		e.operational = e.IPAMConfig == nil
+		e.IPAMConfig = &endpointIPAM{IPv4Address: chosen} // as real engines show it
+	case e.IPAMConfig != nil && e.IPAMConfig.IPv4Address != "":
 		e.IPAddress = e.IPAMConfig.IPv4Address
-	} else {
+	default:
 		e.IPAddress = c.d.freeAddress(n, subnet, e.Gateway)
 	}
 	if a, err := netip.ParseAddr(e.IPAddress); err == nil && a.Is4() {
 		b := a.As4()
 		e.MacAddress = fmt.Sprintf("02:42:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3])
 	}
+	return nil
 }
 
 func (d *Daemon) freeAddress(n *network, subnet netip.Prefix, gateway string) string {
@@ -137,6 +161,12 @@ func (d *Daemon) freeAddress(n *network, subnet netip.Prefix, gateway string) st
 func (c *container) disconnect(e *endpoint) {
 	c.d.emitNetwork("disconnect", e.network, "container", c.id)
 	e.EndpointID, e.Gateway, e.IPAddress, e.IPPrefixLen, e.MacAddress = "", "", "", 0, ""
+	if e.operational {
+		e.operational, e.IPAMConfig = false, nil
+	}
+	if e.network.Scope == "swarm" {
+		c.d.letGo(e.network, c.id)
+	}
 }
 
 // releaseNetwork is connectAll backwards.
@@ -343,7 +373,10 @@ func (d *Daemon) connectNetwork(w http.ResponseWriter, r *request) error {
 	e.NetworkID = n.ID
 	c.endpoints = append(c.endpoints, e)
 	if c.running() {
-		c.connect(e, n)
+		if err := c.connect(e, n); err != nil {
+			c.endpoints = slices.DeleteFunc(c.endpoints, func(o *endpoint) bool { return o == e })
+			return err
+		}
 		d.emitNetwork("connect", n, "container", c.id)
 	}
 	w.WriteHeader(http.StatusOK)
@@ -377,6 +410,8 @@ func (d *Daemon) networkAndContainer(r *request) (req connectRequest, c *contain
 	if c, err = d.findContainer(req.Container); err != nil {
 		return
 	}
-	n, err = d.findNetwork(r.name)
+	if n, err = d.findNetwork(r.name); err != nil && d.swarm != nil {
+		n, err = d.attach(r.name)
+	}
 	return
 }

@@ -79,13 +79,14 @@ func (d *Daemon) newNetwork(name, driver string) *network {
 
 // findNetwork resolves ID, name or unique ID prefix. Called with d.mu.
 func (d *Daemon) findNetwork(ref string) (*network, error) {
-	for _, n := range d.networks {
+	networks := d.shownNetworks()
+	for _, n := range networks {
 		if n.ID == ref {
 			return n, nil
 		}
 	}
 	var named, prefixed []*network
-	for _, n := range d.networks {
+	for _, n := range networks {
 		if n.Name == ref {
 			named = append(named, n)
 		}
@@ -119,7 +120,7 @@ func (d *Daemon) listNetworks(w http.ResponseWriter, r *request) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	rows := []network{}
-	for _, n := range d.networks {
+	for _, n := range d.shownNetworks() {
 		_, builtin := predefined[n.Name]
 		if f.any("driver", func(v string) bool { return v == n.Driver }) && f.any("id", func(v string) bool { return strings.HasPrefix(n.ID, v) }) &&
 			f.any("name", n.matchName) && f.any("scope", func(v string) bool { return v == n.Scope }) && f.labels(n.Labels) &&
@@ -223,7 +224,11 @@ func (d *Daemon) makeNetwork(req networkRequest, unique bool) (_ *network, warni
 	switch req.Driver {
 	case "bridge", "macvlan", "ipvlan":
 	case "overlay":
-		return nil, "", fail(http.StatusInternalServerError, "%s", notManager)
+		n, err := d.makeOverlay(req)
+		if err == nil {
+			d.emitNetwork("create", n)
+		}
+		return n, "", err
 	default:
 		return nil, "", fail(http.StatusNotFound, "could not find plugin %s in v1 plugin registry: plugin not found", req.Driver)
 	}
@@ -305,6 +310,13 @@ func (d *Daemon) removeNetwork(w http.ResponseWriter, r *request) error {
 	if _, ok := predefined[n.Name]; ok {
 		return fail(http.StatusForbidden, "%s is a pre-defined network and cannot be removed", n.Name)
 	}
+	if n.Scope == "swarm" {
+		if err := d.removeOverlay(n); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
 	if len(d.endpointsOn(n)) > 0 {
 		return fail(http.StatusForbidden, "error while removing network: network %s id %s has active endpoints", n.Name, n.ID)
 	}
@@ -327,7 +339,16 @@ func (d *Daemon) pruneNetworks(w http.ResponseWriter, r *request) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var deleted []string
-	for _, n := range slices.Clone(d.networks) {
+	for _, n := range slices.Clone(d.shownNetworks()) {
+		if n.Scope == "swarm" {
+			if !n.Ingress && f.labels(n.Labels) && d.removeOverlay(n) == nil {
+				deleted = append(deleted, n.Name)
+			}
+			continue
+		}
+		if n.Name == "docker_gwbridge" && d.swarm != nil {
+			continue // where real engines have their ends in it
+		}
 		if _, ok := predefined[n.Name]; !ok && len(d.endpointsOn(n)) == 0 && f.labels(n.Labels) {
 			d.dropNetwork(n)
 			deleted = append(deleted, n.Name)

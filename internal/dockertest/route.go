@@ -59,8 +59,8 @@ func systemRoutes(add func(string, handler)) {
 	add("GET /plugins", (*Daemon).getPlugins)
 	add("POST /session", (*Daemon).refuseUpgrade)
 	add("POST /grpc", (*Daemon).refuseUpgrade)
-	add("POST /swarm/leave", (*Daemon).leaveSwarm)
-	for _, path := range []string{"swarm", "nodes", "services", "tasks", "secrets", "configs"} {
+	swarmRoutes(add)
+	for _, path := range []string{"services", "tasks", "secrets", "configs"} {
 		add("GET /"+path, (*Daemon).notInSwarm)
 		add("GET /"+path+"/{id}", (*Daemon).notInSwarm)
 		add("POST /"+path+"/create", (*Daemon).notInSwarm)

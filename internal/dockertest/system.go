@@ -80,9 +80,7 @@ func (d *Daemon) getInfo(w http.ResponseWriter, _ *request) error {
 		"NCPU": d.opt.NCPU, "MemTotal": d.opt.MemTotal, "GenericResources": nil, "DockerRootDir": "/var/lib/docker", "HttpProxy": "",
 		"HttpsProxy": "", "NoProxy": "", "Name": d.opt.Name, "Labels": d.opt.Labels, "ExperimentalBuild": false,
 		"ServerVersion": d.opt.ServerVersion, "Runtimes": map[string]any{"runc": map[string]string{"path": "runc"}}, "DefaultRuntime": "runc",
-		"Swarm": map[string]any{
-			"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": nil,
-		},
+		"Swarm":              d.swarmInfo(),
 		"LiveRestoreEnabled": false, "Isolation": "", "InitBinary": "docker-init", "ContainerdCommit": map[string]string{"ID": "", "Expected": ""},
 		"RuncCommit": map[string]string{"ID": "", "Expected": ""}, "InitCommit": map[string]string{"ID": "", "Expected": ""},
 		"SecurityOptions": []string{"name=seccomp,profile=default"}, "Warnings": nil,
@@ -148,10 +146,6 @@ func (d *Daemon) refuseUpgrade(_ http.ResponseWriter, r *request) error {
 
 func (d *Daemon) notInSwarm(http.ResponseWriter, *request) error {
 	return fail(http.StatusServiceUnavailable, "%s", notManager)
-}
-
-func (d *Daemon) leaveSwarm(http.ResponseWriter, *request) error {
-	return fail(http.StatusServiceUnavailable, "This node is not part of a swarm")
 }
 
 func (d *Daemon) storageDriver() string {

@@ -33,6 +33,8 @@ type Endpoint struct {
 	IP string
 	// Dial opens a connection that carries plain HTTP. It has CloseWrite.
 	Dial func(ctx context.Context) (net.Conn, error)
+	// Reach connects to a TCP address as the engine's own host sees it, such as its loopback. nil if only the network leads there.
+	Reach func(ctx context.Context, addr string) (net.Conn, error)
 	// Close frees what Dial shares between connections. nil for none.
 	Close func() error
 }
@@ -56,6 +58,8 @@ type Options struct {
 	EventRate func() int
 	// Limit bounds the background calls of all engines together. nil for no bound.
 	Limit chan struct{}
+	// Courtesy is the fleet's.
+	Courtesy *Courtesy
 	// APIMax is the newest API version that we speak.
 	APIMax string
 	// FailureRetry is how many attempts to connect must fail before a Healthy node becomes Unhealthy.
@@ -72,6 +76,7 @@ type Timing struct {
 	List        time.Duration // one list or inspection
 	PingEvery   time.Duration // when nothing else is heard; up to 2.5 times that in large fleets
 	PingTimeout time.Duration
+	Patience    time.Duration // with a client's request that has no answer, before the engine is asked for a sign of life
 	RetryMin    time.Duration // between attempts to connect: the first
 	RetryMax    time.Duration // and the longest
 	Resync      time.Duration // a full list even if all seems well, spread by ±25 %
@@ -81,7 +86,7 @@ type Timing struct {
 func DefaultTiming() Timing {
 	return Timing{
 		Dial: 3 * time.Second, Probe: 4 * time.Second, List: 30 * time.Second,
-		PingEvery: 4 * time.Second, PingTimeout: 2500 * time.Millisecond,
+		PingEvery: 4 * time.Second, PingTimeout: 2500 * time.Millisecond, Patience: time.Second,
 		RetryMin: 100 * time.Millisecond, RetryMax: 1500 * time.Millisecond, Resync: 5 * time.Minute,
 	}
 }

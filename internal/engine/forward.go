@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"time"
 
 	"berth/internal/proxy"
 	"berth/internal/tracing"
@@ -14,10 +15,11 @@ import (
 // query; ctx ends the call, its body included. An engine that stops answering meanwhile ends it too. The body of an answer
 // 101 is the stream itself, an io.ReadWriteCloser, which only Close ends.
 func (e *Engine) Do(ctx context.Context, r *http.Request) (*http.Response, error) {
-	ctx, release, err := e.whileAnswering(ctx)
+	waits, release, err := e.whileAnswering(ctx)
 	if err != nil {
 		return nil, err
 	}
+	ctx = waits
 	to := *r.URL
 	to.Scheme, to.Host = "http", "docker"
 	r = r.WithContext(ctx)
@@ -31,6 +33,7 @@ func (e *Engine) Do(ctx context.Context, r *http.Request) (*http.Response, error
 	}
 	told := e.observed(r.Method, r.URL.Path)
 	res, err := e.tr.RoundTrip(r)
+	waits.begun()
 	ended(err)
 	if err != nil {
 		told(ctx, 0, err)
@@ -108,13 +111,18 @@ func (e *Engine) Forward(w http.ResponseWriter, r *http.Request, o proxy.Options
 }
 
 // answering is a request's context that also ends when the engine is lost before it has answered. Streams that have begun
-// are left alone: they go on if the engine comes back to its senses.
+// are left alone: they go on if the engine comes back to its senses. A request that waits for an answer is a reason to ask
+// for a sign of life: so pings can be rare where nobody waits.
 type answering struct {
-	context.Context //nolint:containedctx // it is a context, with one thing added
-	stop            func() bool
+	context.Context        //nolint:containedctx // it is a context, with one thing added
+	begun           func() // when its answer has
+	unhook          func() bool
 }
 
-func (a *answering) answered() { a.stop() }
+func (a *answering) answered() {
+	a.begun()
+	a.unhook()
+}
 
 func (e *Engine) whileAnswering(parent context.Context) (*answering, func(), error) {
 	e.mu.Lock()
@@ -126,9 +134,15 @@ func (e *Engine) whileAnswering(parent context.Context) (*answering, func(), err
 		return nil, nil, &u
 	}
 	ctx, cancel := context.WithCancelCause(parent)
-	stop := context.AfterFunc(lost, func() { cancel(context.Cause(lost)) })
-	return &answering{ctx, stop}, func() {
-		stop()
+	unhook := context.AfterFunc(lost, func() { cancel(context.Cause(lost)) })
+	late := time.AfterFunc(e.o.Timing.Patience, e.Suspect)
+	served := e.o.Courtesy.begin()
+	a := &answering{Context: ctx, begun: func() {
+		late.Stop()
+		served()
+	}, unhook: unhook}
+	return a, func() {
+		a.answered()
 		cancel(nil)
 	}, nil
 }

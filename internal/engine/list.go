@@ -270,6 +270,11 @@ func (e *Engine) inspectAll(ctx context.Context, ids []string) error {
 	g.SetLimit(callsAtOnce)
 	for _, id := range ids {
 		g.Go(func() error {
+			done, err := e.o.Courtesy.after(ctx)
+			if err != nil {
+				return err
+			}
+			defer done()
 			t := e.ticket()
 			found, err := e.fetchInspection(ctx, id)
 			if isStatus(err) {

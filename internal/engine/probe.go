@@ -25,7 +25,13 @@ type statusError struct {
 	message string
 }
 
+// speaksTLS is how Go's servers, and so every engine, answer plain HTTP where they want TLS.
+const speaksTLS = "Client sent an HTTP request to an HTTPS server"
+
 func (s *statusError) Error() string {
+	if s.status == http.StatusBadRequest && strings.Contains(s.message, speaksTLS) {
+		return "the engine wants TLS: give the manager --tlsverify, --tlscacert, --tlscert and --tlskey"
+	}
 	return fmt.Sprintf("GET %s: status %d: %s", s.path, s.status, s.message)
 }
 
@@ -101,6 +107,8 @@ type info struct {
 	MemTotal                                                                              int64
 	Labels                                                                                []string
 	SystemTime                                                                            string
+	SecurityOptions                                                                       []string
+	Swarm                                                                                 swarmInfo
 }
 
 // probed is an engine that answered.
@@ -219,6 +227,7 @@ func fill(n *fleet.Node, p *probed) {
 	n.OperatingSystem, n.KernelVersion, n.StorageDriver = p.info.OperatingSystem, p.info.KernelVersion, p.info.Driver
 	n.CPUs, n.Memory = p.info.NCPU, p.info.MemTotal
 	n.Info, n.VersionInfo, n.Skew = p.infoRaw, p.versionRaw, p.skew
+	n.Swarm, n.NoOverlay = p.info.Swarm.fact(), noOverlay(p)
 	n.Labels = map[string]string{
 		"storagedriver": p.info.Driver, "kernelversion": p.info.KernelVersion,
 		"operatingsystem": p.info.OperatingSystem, "ostype": p.info.OSType,
@@ -230,6 +239,14 @@ func fill(n *fleet.Node, p *probed) {
 			n.Labels[k] = v
 		}
 	}
+}
+
+// RefreshInfo asks the engine what it says of itself, and returns when the published node shows it.
+func (e *Engine) RefreshInfo(ctx context.Context) error {
+	if err := e.refreshInfo(ctx); err != nil {
+		return e.unreachable(err)
+	}
+	return nil
 }
 
 func (e *Engine) refreshInfo(ctx context.Context) error {

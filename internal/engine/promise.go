@@ -9,7 +9,7 @@ import (
 )
 
 // Promise puts a container into the picture that the engine has just made, from what it was asked to make: its ID, name,
-// image, labels, limits and ports. So nobody has to ask for it before it is used. Its row is read when it was
+// image, labels, limits, ports and overlay networks. So nobody has to ask for it before it is used. Its row is read when it was
 // started, when somebody wants to see it, or after a moment.
 func (e *Engine) Promise(c fleet.Container) error {
 	e.mu.Lock()
@@ -59,6 +59,6 @@ func promised(c fleet.Container, at time.Time, node string) (*fleet.Container, e
 		return nil, err
 	}
 	made.Created, made.Inspected, made.Promised = at.UnixNano(), true, true
-	made.Memory, made.NanoCPUs, made.Wanted, made.Exposed = c.Memory, c.NanoCPUs, c.Wanted, c.Exposed
+	made.Memory, made.NanoCPUs, made.Wanted, made.Exposed, made.Networks = c.Memory, c.NanoCPUs, c.Wanted, c.Exposed, c.Networks
 	return made, nil
 }

@@ -19,33 +19,50 @@ func (c *Container) Running() bool {
 // StatusAt is the text of the STATUS column at a time, in the words of moby's container.State.String. now is the engine's
 // clock. Where the times are not known yet it is what the engine said.
 func (c *Container) StatusAt(now time.Time) string {
-	switch c.State {
-	case "running", "paused":
-		if c.StartedAt.IsZero() {
-			return c.Status
-		}
-		s := "Up " + units.HumanDuration(now.Sub(c.StartedAt))
+	return string(c.AppendStatus(nil, now, new(Ages)))
+}
+
+// AppendStatus is StatusAt for many containers, which share their ages.
+func (c *Container) AppendStatus(out []byte, now time.Time, ages *Ages) []byte {
+	switch {
+	case (c.State == "running" || c.State == "paused") && !c.StartedAt.IsZero():
+		out = append(append(out, "Up "...), ages.of(now.Sub(c.StartedAt))...)
 		switch {
 		case c.State == "paused":
-			return s + " (Paused)"
+			out = append(out, " (Paused)"...)
 		case c.Health == "starting":
-			return s + " (health: starting)"
+			out = append(out, " (health: starting)"...)
 		case c.Health == "healthy" || c.Health == "unhealthy":
-			return s + " (" + c.Health + ")"
+			out = append(append(append(out, " ("...), c.Health...), ')')
 		}
-		return s
-	case "restarting":
-		if c.FinishedAt.IsZero() {
-			return c.Status
-		}
-		return "Restarting (" + strconv.Itoa(c.ExitCode) + ") " + units.HumanDuration(now.Sub(c.FinishedAt)) + " ago"
-	case "exited":
-		if c.FinishedAt.IsZero() {
-			return c.Status
-		}
-		return "Exited (" + strconv.Itoa(c.ExitCode) + ") " + units.HumanDuration(now.Sub(c.FinishedAt)) + " ago"
+		return out
+	case c.State == "restarting" && !c.FinishedAt.IsZero():
+		out = append(out, "Restarting ("...)
+	case c.State == "exited" && !c.FinishedAt.IsZero():
+		out = append(out, "Exited ("...)
+	default:
+		return append(out, c.Status...)
 	}
-	return c.Status
+	out = append(strconv.AppendInt(out, int64(c.ExitCode), 10), ") "...)
+	return append(append(out, ages.of(now.Sub(c.FinishedAt))...), " ago"...)
+}
+
+// Ages remembers how ages are said. The zero value is ready; it is for one goroutine.
+type Ages struct {
+	said [128]struct {
+		seconds int64
+		words   string
+	}
+}
+
+// of is units.HumanDuration, whose words change at whole seconds only.
+func (a *Ages) of(d time.Duration) string {
+	seconds := int64(max(d, 0) / time.Second)
+	s := &a.said[seconds%int64(len(a.said))]
+	if s.words == "" || s.seconds != seconds {
+		s.seconds, s.words = seconds, units.HumanDuration(d)
+	}
+	return s.words
 }
 
 // Reserved is what the container takes from its node's memory (bytes) and CPUs (billionths).

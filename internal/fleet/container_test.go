@@ -3,6 +3,9 @@ package fleet
 import (
 	"testing"
 	"time"
+
+	"github.com/docker/go-units"
+	"pgregory.net/rapid"
 )
 
 // The texts are those of moby's container.State.String.
@@ -44,6 +47,18 @@ func TestStatusAt(t *testing.T) {
 			t.Errorf("%s, health %q, since %v: %q, want %q", tt.c.State, tt.c.Health, now.Sub(tt.c.StartedAt), got, tt.want)
 		}
 	}
+}
+
+func TestAgesAreSaidAsOnTheirOwn(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ages := new(Ages)
+		for _, seconds := range rapid.SliceOfN(rapid.Int64Range(-5, 100_000_000), 1, 300).Draw(t, "seconds") {
+			d := time.Duration(seconds)*time.Second + time.Duration(rapid.Int64Range(0, 999_999_999).Draw(t, "ns"))
+			if got, want := ages.of(d), units.HumanDuration(d); got != want {
+				t.Fatalf("%s is %q, want %q", d, got, want)
+			}
+		}
+	})
 }
 
 func TestStatesOfContainers(t *testing.T) {

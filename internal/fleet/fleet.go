@@ -81,6 +81,10 @@ type Node struct {
 	Added         map[string]string
 	IntentVersion uint64
 	JoinedAt      time.Time // when this manager began to follow it
+	// Swarm is the Swarm-mode cluster that it is in, NoOverlay why it can be in none; "" if nothing speaks against it.
+	Swarm     Swarm
+	NoOverlay string
+
 	// Skew is the engine's clock minus ours.
 	Skew time.Duration
 
@@ -154,6 +158,9 @@ type Port struct {
 	Port     uint16 // in the container
 }
 
+// number is the host port as text.
+func (p Port) number() string { return strconv.Itoa(int(p.HostPort)) }
+
 // String is "80/tcp".
 func (p Port) String() string { return strconv.Itoa(int(p.Port)) + "/" + p.Proto }
 
@@ -189,10 +196,12 @@ type Network struct {
 	Row                     json.RawMessage // the engine's list row
 }
 
-// Predefined tells whether every engine has a network of this name by itself.
-func (n *Network) Predefined() bool { return IsPredefinedNetwork(n.Name) }
+// Predefined tells whether every engine has a network of this name by itself, those that Swarm mode makes among them.
+func (n *Network) Predefined() bool {
+	return IsPredefinedNetwork(n.Name) || n.Name == NetworkGateway || n.Name == NetworkIngress && n.Scope == "swarm"
+}
 
-// IsPredefinedNetwork is Predefined by name.
+// IsPredefinedNetwork is Predefined by name, for those that engines have without Swarm mode too.
 func IsPredefinedNetwork(name string) bool {
 	return name == "bridge" || name == "host" || name == "none"
 }

@@ -9,10 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"berth/internal/atomicfile"
 )
 
 // file is a Shelf for managers on one computer. The version is the content's checksum: times are too coarse.
@@ -49,32 +50,7 @@ func (f *file) Save(ctx context.Context, data []byte, version string) error {
 	if now != version {
 		return ErrConflict
 	}
-	return replaceFile(f.path, data)
+	return atomicfile.Write(f.path, data, 0o600)
 }
 
 func (f *file) Close() error { return nil }
-
-// replaceFile writes such that a reader, and a crash, sees either the old content or the new one.
-func replaceFile(path string, data []byte) error {
-	dir := filepath.Dir(path)
-	t, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = t.Write(data)
-	err = errors.Join(err, t.Chmod(0o600), t.Sync(), t.Close())
-	if err == nil {
-		err = os.Rename(t.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(t.Name()))
-	}
-	if runtime.GOOS == "windows" {
-		return nil // which opens no directories, and need not
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"berth/internal/atomicfile"
 	"berth/internal/cert"
 )
 
@@ -109,10 +110,10 @@ func writePair(p cert.Pair, certPath, keyPath string) error {
 			return err
 		}
 	}
-	if err := writeFile(keyPath, p.Key, 0o600); err != nil {
+	if err := atomicfile.Write(keyPath, p.Key, 0o600); err != nil {
 		return err
 	}
-	return writeFile(certPath, p.Cert, 0o644)
+	return atomicfile.Write(certPath, p.Cert, 0o644)
 }
 
 // giveClientCerts copies the authority and the client's pair into the machine's folder, which is its DOCKER_CERT_PATH.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"berth/internal/atomicfile"
 	"berth/internal/cert"
 )
 
@@ -46,7 +47,7 @@ func renewAuthority(a AuthOptions, progress func(string)) error {
 		return nil
 	}
 	progress("Renewing CA: " + a.CaCertPath)
-	if err := writeFile(a.CaCertPath, renewed.Cert, 0o644); err != nil {
+	if err := atomicfile.Write(a.CaCertPath, renewed.Cert, 0o644); err != nil {
 		return fmt.Errorf("renew the certificate authority: %w", err)
 	}
 	return nil

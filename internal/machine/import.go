@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"berth/internal/atomicfile"
 	"berth/internal/cert"
 )
 
@@ -41,12 +42,12 @@ func Import(s *Store, a *Archive, name string) error {
 func (s *Store) unpack(a *Archive, m *Machine) error {
 	dir := s.MachineDir(m.Name)
 	for name, data := range a.files {
-		if err := writeFile(filepath.Join(dir, name), data, 0o600); err != nil {
+		if err := atomicfile.Write(filepath.Join(dir, name), data, 0o600); err != nil {
 			return err
 		}
 	}
 	if a.caKey != nil && filepath.Dir(m.Auth.CaPrivateKeyPath) == dir {
-		if err := writeFile(m.Auth.CaPrivateKeyPath, a.caKey, 0o600); err != nil {
+		if err := atomicfile.Write(m.Auth.CaPrivateKeyPath, a.caKey, 0o600); err != nil {
 			return err
 		}
 	}

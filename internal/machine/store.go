@@ -17,6 +17,7 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/maruel/natural"
 
+	"berth/internal/atomicfile"
 	"berth/internal/cert"
 )
 
@@ -119,7 +120,7 @@ func (s *Store) Save(m *Machine) error {
 	if err != nil {
 		return fmt.Errorf("record of %s: %w", m.Name, err)
 	}
-	if err := writeFile(s.configPath(m.Name), data, 0o600); err != nil {
+	if err := atomicfile.Write(s.configPath(m.Name), data, 0o600); err != nil {
 		return fmt.Errorf("record of %s: %w", m.Name, err)
 	}
 	return nil
@@ -182,7 +183,7 @@ func (s *Store) ID(ctx context.Context) (string, error) {
 	random := make([]byte, 16)
 	rand.Read(random) //nolint:errcheck // it never fails: crypto/rand crashes the program instead
 	id = hex.EncodeToString(random)
-	return id, writeFile(path, []byte(id+"\n"), 0o600)
+	return id, atomicfile.Write(path, []byte(id+"\n"), 0o600)
 }
 
 func readID(path string) (string, error) {

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
 const (
@@ -49,7 +50,10 @@ type Service struct {
 // Open opens the file, or makes it (mode 0600). A second service on one file is refused.
 func Open(path string) (*Service, error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
-	if err != nil {
+	switch {
+	case errors.Is(err, bbolterrors.ErrTimeout):
+		return nil, fmt.Errorf("discovery service: another one uses %s; stop it or choose another file", path)
+	case err != nil:
 		return nil, fmt.Errorf("discovery service: open %s: %w", path, err)
 	}
 	return &Service{db: db, now: time.Now, changed: map[string]chan struct{}{}}, nil

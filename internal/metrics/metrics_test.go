@@ -147,6 +147,7 @@ func TestEveryCheckHasACounter(t *testing.T) {
 		"cpus":       {NanoCPUs: 64e9},
 		"platform":   {Arch: "riscv64"},
 		"api":        {NeedAPI: "9.9"},
+		"overlay":    {Overlays: []string{"net"}},
 		"tie":        {Ties: []schedule.Tie{{What: "volume v"}}},
 		"exclude":    {Exclude: map[string]string{"a": "it did not answer"}},
 		"dependency": {Links: []string{"db"}},

@@ -132,8 +132,27 @@ func (e caller) links(ctx context.Context, n *fleet.Node, c *container) error {
 }
 
 func (e caller) startIt(ctx context.Context, n *fleet.Node, id string) error {
-	_, err := e.ask(ctx, startLimit, n, http.MethodPost, "/containers/"+id+"/start", nil, nil)
-	return err
+	began := time.Now()
+	for {
+		_, err := e.ask(ctx, startLimit, n, http.MethodPost, "/containers/"+id+"/start", nil, nil)
+		var refused *EngineError
+		if !errors.As(err, &refused) || !fleet.PassingNetworkFailure(refused.Status, refused.Message) || time.Since(began) > networkPatience {
+			return err
+		}
+		select {
+		case <-time.After(networkRetry):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// How long a node is given to get to know an overlay network that a container is the first there to be in.
+const networkPatience, networkRetry = 10 * time.Second, 250 * time.Millisecond
+
+// Start starts a container that Recreate made.
+func Start(ctx context.Context, engines Engines, n *fleet.Node, id, api string) error {
+	return caller{engines, api}.startIt(ctx, n, id)
 }
 
 // stopIt returns when the container has stopped, also if it was told to before.

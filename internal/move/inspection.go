@@ -182,7 +182,8 @@ func (c *container) furtherNetworks() []string {
 // config is what was asked for, without what the engine made of it.
 func (e endpoint) config(id string) *rawjson.Object {
 	o := new(rawjson.Object)
-	if len(e.IPAMConfig) > 0 && string(e.IPAMConfig) != "null" {
+	chosen := fleet.IsSwarmNetworkID(e.NetworkID) && e.DriverOpts[fleet.OptionAddress] == "" // by Swarm mode, for this container alone
+	if len(e.IPAMConfig) > 0 && string(e.IPAMConfig) != "null" && !chosen {
 		o.SetRaw("IPAMConfig", e.IPAMConfig)
 	}
 	aliases := slices.DeleteFunc(slices.Clone(e.Aliases), func(a string) bool { return a == "" || strings.HasPrefix(id, a) && len(a) >= 12 })

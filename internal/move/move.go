@@ -55,6 +55,9 @@ type Knowledge interface {
 	Carry(ctx context.Context, from, to *fleet.Node, ref, id string) (string, error)
 }
 
+// Event tells of a container that has moved; it is of type container.
+const Event = "move"
+
 // Options of a Mover.
 type Options struct {
 	Fleet     Fleet
@@ -133,7 +136,7 @@ func (m *Mover) Move(ctx context.Context, from *fleet.Node, id string, w Wish) (
 		return nil, fmt.Errorf("move %s from %s to %s: %w", c.Name, from.Name, j.to.Name, err)
 	}
 	m.o.Log.Info("container moved", "container", c.Name, "from", from.Name, "to", j.to.Name, "took", time.Since(began))
-	m.o.Fleet.Tell(j.to, "move", j.id, map[string]string{
+	m.o.Fleet.Tell(j.to, Event, j.id, map[string]string{
 		"name": c.Name, "image": c.Config.Image, "from": from.Name, "to": j.to.Name, "from.id": c.ID, "reason": w.Reason,
 	})
 	return j.to, nil

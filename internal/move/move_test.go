@@ -202,7 +202,8 @@ func killedAfter(t *testing.T, after int, volumes, effect bool) (whole bool) {
 			complain("%d run at once", running)
 		}
 	}
-	m.calls.check, m.calls.left, m.calls.effect = check, after, effect
+	m.calls.check = check
+	m.calls.DieAfter(after, effect)
 	watch := func(m *manager) (end func()) {
 		stop, ended := make(chan struct{}), make(chan struct{})
 		go func() {
@@ -227,7 +228,7 @@ func killedAfter(t *testing.T, after int, volumes, effect bool) (whole bool) {
 	deadline := time.After(10 * time.Second)
 	for !whole {
 		select {
-		case <-m.calls.died:
+		case <-m.calls.Died():
 		case <-deadline:
 			t.Fatalf("after %d changes: neither killed nor done\n%s", after, w.shown())
 		case <-time.After(time.Millisecond):

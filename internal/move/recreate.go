@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"berth/internal/fleet"
@@ -44,6 +45,22 @@ func Body(inspection []byte) ([]byte, error) {
 		return nil, err
 	}
 	return c.body(Recreation{})
+}
+
+// FixedAddresses names the networks across hosts in which the container was given an address.
+func FixedAddresses(inspection []byte) ([]string, error) {
+	c, err := parse(inspection)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for name, at := range c.NetworkSettings.Networks {
+		if fleet.IsSwarmNetworkID(at.NetworkID) && at.DriverOpts[fleet.OptionAddress] != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 func (e caller) recreate(ctx context.Context, c *container, to *fleet.Node, o Recreation) (id string, err error) {

@@ -3,6 +3,7 @@ package move
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -147,5 +148,33 @@ func TestOneWhosePlaceWasTakenIsNotRestored(t *testing.T) {
 	}
 	if rescued(node(&fleet.Container{ID: "new", Name: "web", Rescued: mark}), "other") {
 		t.Error("that of another was taken")
+	}
+}
+
+// What Swarm mode chose is chosen anew elsewhere, and what was asked for is asked for again.
+func TestAddressesInNetworksAcrossHosts(t *testing.T) {
+	const id = "ui890rwy2svy0qdo6m4giu58a"
+	inspected := func(at string) []byte {
+		return []byte(`{"Id":"c0ffee","Name":"/web","Config":{"Image":"busybox"},"HostConfig":{"NetworkMode":"net"},"NetworkSettings":{"Networks":{"net":` + at + `}}}`)
+	}
+	for at, want := range map[string]string{
+		`{"NetworkID":"` + id + `","IPAMConfig":{"IPv4Address":"10.1.0.9"},"Aliases":["db"]}`:                       `{"net":{"Aliases":["db"]}} []`,
+		`{"NetworkID":"` + id + `","IPAMConfig":{"IPv4Address":"10.1.0.9"},"DriverOpts":{"berth.address":"fixed"}}`: `{"net":{"IPAMConfig":{"IPv4Address":"10.1.0.9"},"DriverOpts":{"berth.address":"fixed"}}} [net]`,
+		`{"NetworkID":"` + strings.Repeat("f", 64) + `","IPAMConfig":{"IPv4Address":"10.1.0.9"}}`:                   `{"net":{"IPAMConfig":{"IPv4Address":"10.1.0.9"}}} []`,
+	} {
+		body, err := Body(inspected(at))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var made struct {
+			NetworkingConfig struct{ EndpointsConfig json.RawMessage }
+		}
+		if err := json.Unmarshal(body, &made); err != nil {
+			t.Fatal(err)
+		}
+		fixed, err := FixedAddresses(inspected(at))
+		if got := fmt.Sprint(string(made.NetworkingConfig.EndpointsConfig), " ", fixed); got != want || err != nil {
+			t.Errorf("of %s: %s, %v, want %s", at, got, err, want)
+		}
 	}
 }

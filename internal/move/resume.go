@@ -189,7 +189,7 @@ func (m *Mover) finish(ctx context.Context, from *fleet.Node, old *container, to
 	m.look(ctx, from, fleet.KindVolume, "")
 	m.look(ctx, to, fleet.KindVolume, "")
 	m.o.Log.Info("a move that was interrupted was finished", "container", fresh.Name, "from", from.Name, "to", to.Name)
-	m.o.Fleet.Tell(to, "move", fresh.ID, map[string]string{
+	m.o.Fleet.Tell(to, Event, fresh.ID, map[string]string{
 		"name": fresh.Name, "image": fresh.Config.Image, "from": from.Name, "to": to.Name, "from.id": old.ID, "reason": "a move that was interrupted was finished",
 	})
 	for _, n := range m.o.Fleet.Whole() {

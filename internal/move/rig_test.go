@@ -71,61 +71,20 @@ func (s source) Watch(ctx context.Context, update func([]engine.Endpoint)) error
 	return ctx.Err()
 }
 
-// mortal is a fleet that a manager reaches until it is killed: by the call after so many that change something.
+// mortal is a fleet that a manager reaches until it is killed.
 type mortal struct {
 	*cluster.Cluster
+	dockertest.Mortal
 	knowledge *api.Server
-
-	mu     sync.Mutex
-	left   int  // changes until death; -1 for never
-	effect bool // the last one still takes effect, but nobody learns of it
-	dead   bool
-	died   chan struct{}
-	check  func()
-}
-
-var errDead = errors.New("the manager was killed")
-
-// spend tells whether a call may be made and whether its answer may be seen.
-func (m *mortal) spend(method string) (make, see bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.dead {
-		return false, false
-	}
-	if method == http.MethodGet || m.left < 0 {
-		return true, true
-	}
-	if m.left == 0 {
-		m.dead = true
-		close(m.died)
-		return m.effect, false
-	}
-	m.left--
-	return true, true
+	check     func() // after each answer
 }
 
 func (m *mortal) Do(ctx context.Context, nodeID string, r *http.Request) (*http.Response, error) {
-	do, see := m.spend(r.Method)
-	if !do {
-		return nil, errDead
-	}
-	res, err := m.Cluster.Do(ctx, nodeID, r)
-	if err == nil && !see {
-		_, _ = io.Copy(io.Discard, res.Body)
-		_ = res.Body.Close()
-		return nil, errDead
-	}
-	if m.check != nil {
+	res, err := m.Mortal.Do(ctx, nodeID, r)
+	if m.check != nil && !errors.Is(err, dockertest.ErrDead) {
 		m.check()
 	}
 	return res, err
-}
-
-func (m *mortal) alive() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return !m.dead
 }
 
 func (m *mortal) Requirements(ctx context.Context, name string, body []byte, along []string) (*schedule.Request, error) {
@@ -133,8 +92,8 @@ func (m *mortal) Requirements(ctx context.Context, name string, body []byte, alo
 }
 
 func (m *mortal) Carry(ctx context.Context, from, to *fleet.Node, ref, id string) (string, error) {
-	if !m.alive() {
-		return "", errDead
+	if !m.Alive() {
+		return "", dockertest.ErrDead
 	}
 	return m.knowledge.Carry(ctx, from, to, ref, id)
 }
@@ -151,7 +110,7 @@ func (w *world) manage() *manager {
 	m := &manager{w: w, kept: kept}
 	m.Cluster = cluster.New(cluster.Options{
 		Engine: engine.Options{APIMax: "1.51", FailureRetry: 3, Log: log, Tunnels: tunnels, Timing: engine.Timing{
-			Dial: time.Second, Probe: 2 * time.Second, List: 5 * time.Second, PingEvery: 200 * time.Millisecond, PingTimeout: 500 * time.Millisecond,
+			Dial: time.Second, Probe: 2 * time.Second, List: 5 * time.Second, PingEvery: 200 * time.Millisecond, PingTimeout: 500 * time.Millisecond, Patience: time.Second,
 			RetryMin: 10 * time.Millisecond, RetryMax: 50 * time.Millisecond, Resync: time.Hour,
 		}},
 		Policy: schedule.DefaultPolicy(), Backlog: 4096, Log: log, Intents: kept,
@@ -162,7 +121,7 @@ func (w *world) manage() *manager {
 			Addr: d.HostPort(), Key: d.HostPort(), Dial: func(ctx context.Context) (net.Conn, error) { return d.Dial(ctx, "", "") },
 		})
 	}
-	m.calls = &mortal{Cluster: m.Cluster, left: -1, died: make(chan struct{})}
+	m.calls = &mortal{Cluster: m.Cluster, Mortal: dockertest.Mortal{Call: m.Cluster.Do}}
 	m.mover = New(Options{
 		Fleet: m.calls, Knowledge: m.calls, Owner: "me", APIMax: "1.51", Parallel: 2, Every: 5 * time.Millisecond, RetryMin: 20 * time.Millisecond,
 		RetryMax: 50 * time.Millisecond, Log: log,

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,12 @@ import (
 // http2Check is how long an HTTP/2 connection may be silent before the engine is asked whether it is there, and how long it
 // may take to say so.
 const http2Check = 15 * time.Second
+
+// IsRPC tells whether a request is a gRPC call. New engines take BuildKit's calls on the API's address without an upgrade,
+// and buildx's remote driver makes them.
+func IsRPC(r *http.Request) bool {
+	return r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
+}
 
 // NewHTTP2Transport returns a pool of HTTP/2 connections to one engine, for gRPC. dial opens a connection on which the
 // engine expects HTTP/2 at once.

@@ -232,9 +232,9 @@ func Strings(list []string) []byte {
 }
 
 // AppendString appends a string as JSON.
-func AppendString(out []byte, s string) []byte {
+func AppendString[T string | []byte](out []byte, s T) []byte {
 	if !plain(s) {
-		return append(out, encode(s)...)
+		return append(out, encode(string(s))...)
 	}
 	out = append(out, '"')
 	out = append(out, s...)
@@ -242,7 +242,7 @@ func AppendString(out []byte, s string) []byte {
 }
 
 // plain tells whether a string is its own JSON, but for the quotes.
-func plain(s string) bool {
+func plain[T string | []byte](s T) bool {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
 			return false

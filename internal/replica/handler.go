@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,8 @@ const (
 	retryNew = 100 * time.Millisecond
 	// readBack is how long a client that has changed something reads from the primary as well: by then the engines' events have told us.
 	readBack = 2 * time.Second
+	// defaultSign is for primaries that are busy with much else.
+	defaultSign = 5 * time.Second
 	// clients bounds of how many that is remembered.
 	clients = 4096
 )
@@ -44,29 +47,32 @@ type Options struct {
 	Client     func(*http.Request) string
 	WithClient func(r *http.Request, who string) *http.Request
 	Tunnels    *proxy.Tunnels
+	// Sign is after what time without an answer the primary is asked for a sign of life, and how long it may take to give one. 0 is 5 s.
+	Sign time.Duration
 }
 
 // Handler hands on what is the primary's to do.
 type Handler struct {
-	o      Options
-	wrote  *lru.Cache[string, time.Time]
-	mu     sync.Mutex
-	target proxy.Target // the current primary
-	close  func()
+	o     Options
+	wrote *lru.Cache[string, time.Time]
+	mu    sync.Mutex
+	peer  *peer // the current primary; nil if nothing was handed to one yet
 }
 
 // NewHandler makes a Handler. It starts nothing.
 func NewHandler(o Options) *Handler {
 	wrote, _ := lru.New[string, time.Time](clients) // fails for no size only
-	return &Handler{o: o, wrote: wrote, close: func() {}}
+	return &Handler{o: o, wrote: wrote}
 }
 
 // Close frees the connections to the primary that rest.
 func (h *Handler) Close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.close()
-	h.target, h.close = proxy.Target{}, func() {}
+	if h.peer != nil {
+		h.peer.close()
+		h.peer = nil
+	}
 }
 
 // ServeHTTP answers one request of a client, or of another manager.
@@ -91,15 +97,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// isRead tells whether a request changes nothing. Streams of output are reads, attach over a websocket is none.
+// isRead tells whether a request changes nothing. Streams of output are reads, attach over a websocket is none. How the overlay
+// networks are only the primary knows.
 func isRead(r *http.Request) bool {
-	return (r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions) && r.Header.Get("Upgrade") == ""
+	return r.URL.Path != "/berth/overlay" && (r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions) && r.Header.Get("Upgrade") == ""
 }
 
 // read answers from our own view, but a client that has just written through us is to see what it wrote.
 func (h *Handler) read(w http.ResponseWriter, r *http.Request) {
 	if at, wrote := h.wrote.Get(h.o.Client(r)); wrote && time.Since(at) < readBack && !local(r.URL.Path) {
-		if addr, token, _ := h.o.Standing.where(); addr != "" && h.hand(w, r, addr, token) == nil {
+		if addr, token, _ := h.o.Standing.where(); addr != "" && !h.to(addr).isSilent() && h.hand(w, r, addr, token) == nil {
 			return
 		}
 	}
@@ -151,15 +158,24 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request) {
 
 // hand moves a request to the primary. An error means that nothing was answered.
 func (h *Handler) hand(w http.ResponseWriter, r *http.Request, addr, token string) error {
-	out := r.Clone(r.Context())
+	p := h.to(addr)
+	ctx, answered, release := p.whileAlive(r.Context())
+	defer release()
+	out := r.Clone(ctx)
 	out.Host = "docker"
 	if r.Body != nil {
 		out.Body = io.NopCloser(r.Body) // another primary may be given it
 	}
 	out.Header.Set(headerToken, token)
 	out.Header.Set(headerClient, h.o.Client(r))
-	options := proxy.Options{Tunnels: h.o.Tunnels, Hijack: mayHijack(r), HTTP2: isRPC(r)}
-	if err := proxy.Forward(w, out, h.to(addr), options); err != nil {
+	options := proxy.Options{Tunnels: h.o.Tunnels, Hijack: mayHijack(r), HTTP2: proxy.IsRPC(r), Modify: func(*http.Response) error {
+		answered()
+		return nil
+	}}
+	if err := proxy.Forward(w, out, p.Target, options); err != nil {
+		if silent, ok := errors.AsType[*errSilent](context.Cause(ctx)); ok {
+			return silent
+		}
 		return &handError{addr, err}
 	}
 	return nil
@@ -171,23 +187,17 @@ func mayHijack(r *http.Request) bool {
 	return r.Method == http.MethodPost && (strings.HasSuffix(path, "/attach") || strings.Contains(path, "/exec/") && strings.HasSuffix(path, "/start"))
 }
 
-func isRPC(r *http.Request) bool {
-	return r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
-}
-
 // to is how the primary at addr is reached; connections to the one before are let go.
-func (h *Handler) to(addr string) proxy.Target {
+func (h *Handler) to(addr string) *peer {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.target.Name != addr {
-		h.close()
-		dial := func(ctx context.Context) (net.Conn, error) { return h.dial(ctx, addr, false) }
-		plain := proxy.NewTransport(dial)
-		rpc := proxy.NewHTTP2Transport(func(ctx context.Context) (net.Conn, error) { return h.dial(ctx, addr, true) })
-		h.target = proxy.Target{Name: addr, Transport: plain, HTTP2: rpc, Dial: dial}
-		h.close = func() { plain.CloseIdleConnections(); rpc.CloseIdleConnections() }
+	if h.peer == nil || h.peer.Name != addr {
+		if h.peer != nil {
+			h.peer.close()
+		}
+		h.peer = newPeer(addr, cmp.Or(h.o.Sign, defaultSign), func(ctx context.Context, http2 bool) (net.Conn, error) { return h.dial(ctx, addr, http2) })
 	}
-	return h.target
+	return h.peer
 }
 
 func (h *Handler) dial(ctx context.Context, addr string, http2 bool) (net.Conn, error) {

@@ -26,8 +26,11 @@ type clientKey struct{}
 // manager is one of several: its own handler says who answered, for whom, and what.
 type manager struct {
 	*replica.Standing
-	http *httptest.Server
-	asks atomic.Int64
+	http    *httptest.Server
+	handler *replica.Handler
+	asks    atomic.Int64
+	hangs   atomic.Bool
+	events  chan string // what it tells
 }
 
 type tenure struct {
@@ -52,9 +55,19 @@ func newManager(t *testing.T, name string) *manager {
 		return "client of " + name
 	}
 	h := replica.NewHandler(replica.Options{
-		Standing: m.Standing,
+		Standing: m.Standing, Sign: 100 * time.Millisecond,
 		Local: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			m.asks.Add(1)
+			if r.URL.Path == "/slow" || m.hangs.Load() {
+				select {
+				case <-time.After(time.Second):
+				case <-r.Context().Done():
+				}
+			}
+			if r.URL.Path == "/events" {
+				m.tell(w, r, name, client(r))
+				return
+			}
 			if r.Header.Get("Upgrade") != "" {
 				echo(t, w)
 				return
@@ -76,6 +89,7 @@ func newManager(t *testing.T, name string) *manager {
 			return r.WithContext(context.WithValue(r.Context(), clientKey{}, who))
 		},
 	})
+	m.handler = h
 	m.http = httptest.NewUnstartedServer(h)
 	if err := m.http.Listener.Close(); err != nil {
 		t.Fatal(err)
@@ -84,6 +98,22 @@ func newManager(t *testing.T, name string) *manager {
 	m.http.Start()
 	t.Cleanup(func() { h.Close(); m.http.Close(); http.DefaultClient.CloseIdleConnections() })
 	return m
+}
+
+// tell streams events, first who tells them and to whom.
+func (m *manager) tell(w http.ResponseWriter, r *http.Request, name, to string) {
+	_, _ = fmt.Fprintf(w, `{"by":%q,"for":%q,"n":%q}`+"\n", name, to, r.URL.Query().Get("n"))
+	for {
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			return
+		}
+		select {
+		case ev := <-m.events:
+			_, _ = fmt.Fprintln(w, ev)
+		case <-r.Context().Done():
+			return
+		}
+	}
 }
 
 // echo takes the connection over, as an engine does for exec.
@@ -271,5 +301,88 @@ func TestOffice(t *testing.T) {
 	a.lead(t, 9)
 	if a.Check(7) == nil || a.Check(9) != nil {
 		t.Error("a create of an earlier term may go on in a later one")
+	}
+}
+
+// A replica takes over what the primary tells: all of it from its start, and what comes, from whoever is the primary.
+func TestFollow(t *testing.T) {
+	a, b, c := newManager(t, "a"), newManager(t, "b"), newManager(t, "c")
+	for _, m := range []*manager{a, c} {
+		m.events = make(chan string, 8)
+	}
+	end := a.lead(t, 1, a, b)
+	ctx, stop := context.WithCancel(t.Context())
+	heard, paths := make(chan string, 8), 0
+	done := make(chan error, 1)
+	go func() {
+		done <- b.handler.Follow(ctx, func() string { paths++; return fmt.Sprintf("/events?n=%d", paths) },
+			func(line []byte) { heard <- string(line) }, func(err error) { t.Errorf("warned: %v", err) })
+	}()
+	next := func(want string) {
+		t.Helper()
+		select {
+		case got := <-heard:
+			if got != want {
+				t.Errorf("heard %s, want %s", got, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s was not heard", want)
+		}
+	}
+	next(`{"by":"a","for":"` + b.http.Listener.Addr().String() + `","n":"1"}`)
+	a.events <- `{"x":1}`
+	next(`{"x":1}`)
+	// Another is elected while the stream of the one before hangs.
+	end()
+	c.lead(t, 2, a, b)
+	next(`{"by":"c","for":"` + b.http.Listener.Addr().String() + `","n":"2"}`)
+	c.events <- `{"x":2}`
+	next(`{"x":2}`)
+	// It follows nobody once it is the primary itself.
+	b.lead(t, 3, b)
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// A primary that is slow is waited for, one that hangs is not, and what has begun is left alone.
+func TestPrimaryHangs(t *testing.T) {
+	a, b := newManager(t, "a"), newManager(t, "b")
+	a.lead(t, 1, b)
+	if code, got := b.do(t, "POST", "/slow", "x"); code != http.StatusOK || got != "a for client of b: /slow x" {
+		t.Errorf("slow: %d %s", code, got)
+	}
+	a.events = make(chan string)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, b.http.URL+"/events", nil) // a stream that is handed on
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	lines := bufio.NewReader(res.Body)
+	if line, err := lines.ReadString('\n'); err != nil || !strings.Contains(line, `"by":"a"`) {
+		t.Fatalf("%q, %v", line, err)
+	}
+	a.hangs.Store(true)
+	began := time.Now()
+	code, got := b.do(t, "POST", "/x", "y")
+	if code != http.StatusServiceUnavailable || !strings.Contains(got, "does not answer any more; what it was asked for may have been done") || time.Since(began) > 900*time.Millisecond {
+		t.Errorf("hung: %d %s after %s", code, got, time.Since(began))
+	}
+	// Our own view is better than to wait.
+	if _, got := b.do(t, "GET", "/x", ""); got != "b for client of b: /x " {
+		t.Errorf("a read: %s", got)
+	}
+	a.hangs.Store(false)
+	a.events <- "more"
+	if line, err := lines.ReadString('\n'); err != nil || line != "more\n" {
+		t.Errorf("the stream: %q, %v", line, err)
+	}
+	if code, got := b.do(t, "POST", "/x", "y"); code != http.StatusOK {
+		t.Errorf("later: %d %s", code, got)
 	}
 }

@@ -88,8 +88,7 @@ func (e caller) rename(ctx context.Context, n *fleet.Node, id, name string) erro
 }
 
 func (e caller) start(ctx context.Context, n *fleet.Node, id string) error {
-	_, err := e.ask(ctx, startLimit, n, http.MethodPost, "/containers/"+id+"/start", nil, nil)
-	return err
+	return move.Start(ctx, e.fleet, n, id, e.api)
 }
 
 func (e caller) stop(ctx context.Context, n *fleet.Node, i *inspection) error {

@@ -44,11 +44,17 @@ type Knowledge interface {
 	Provide(ctx context.Context, to *fleet.Node, ref, id string) (string, error)
 }
 
+// Networks keeps the networks across hosts.
+type Networks interface {
+	// Release takes from a lost node what it holds of them, addresses above all.
+	Release(ctx context.Context, nodeID, addr string) error
+}
+
 // The events that tell of it, of type container.
 const (
-	eventDone    = "reschedule"
-	eventWaiting = "reschedule_wait"
-	eventAside   = "reschedule_stale"
+	EventDone    = "reschedule"
+	EventWaiting = "reschedule_wait"
+	EventAside   = "reschedule_stale"
 )
 
 const (

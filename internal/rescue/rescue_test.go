@@ -85,7 +85,7 @@ func TestALostNode(t *testing.T) {
 	if own, aside := w.copies("web"); own != 1 || aside != 0 {
 		t.Errorf("web: %d, aside %d", own, aside)
 	}
-	for action, want := range map[string]string{eventDone: `"reason":"node n1 is lost"`, eventAside: `"from":"n1"`} {
+	for action, want := range map[string]string{EventDone: `"reason":"node n1 is lost"`, EventAside: `"from":"n1"`} {
 		if !m.told(action, "web", want) {
 			t.Errorf("no event %s", action)
 		}
@@ -193,7 +193,7 @@ func TestWaiting(t *testing.T) {
 			m.follow()
 			w.daemons[0].Refuse()
 			if tt.why != "" {
-				m.await("it waits: "+tt.why, func(*fleet.Snapshot) bool { return m.told(eventWaiting, "web", tt.why) })
+				m.await("it waits: "+tt.why, func(*fleet.Snapshot) bool { return m.told(EventWaiting, "web", tt.why) })
 			}
 			if tt.help == nil {
 				time.Sleep(2 * testDelay)
@@ -267,7 +267,7 @@ func TestAStartThatIsRefused(t *testing.T) {
 	if own, aside := w.copies("web"); own != 2 || aside != 0 {
 		t.Errorf("%d, %d aside\n%s", own, aside, w.shown())
 	}
-	if !m.told(eventWaiting, "web", "would not") {
+	if !m.told(EventWaiting, "web", "would not") {
 		t.Error("nobody was told")
 	}
 }
@@ -305,11 +305,11 @@ func TestAManagerKilledAtAnyStep(t *testing.T) {
 				m := w.manage(3)
 				m.run("n1", "web", []string{policy}, nil)
 				m.awaitKept(1)
-				m.calls.left, m.calls.effect = left, effect
+				m.calls.DieAfter(left, effect)
 				m.follow()
 				w.daemons[0].Refuse()
 				if left < 3 { // create, rename, start
-					<-m.calls.died
+					<-m.calls.Died()
 				} else {
 					m.await("web runs elsewhere", on("web", "running", "n2", "n3"))
 				}
@@ -341,13 +341,11 @@ func TestAManagerKilledWhileItSetsAside(t *testing.T) {
 				w.daemons[0].Refuse()
 				m.await("web runs on n2", on("web", "running", "n2"))
 				m.awaitKept(1)
-				m.calls.mu.Lock()
-				m.calls.left, m.calls.effect = left, effect
-				m.calls.mu.Unlock()
+				m.calls.DieAfter(left, effect)
 				if err := w.daemons[0].Listen(); err != nil {
 					t.Fatal(err)
 				}
-				<-m.calls.died
+				<-m.calls.Died()
 				m.stop()
 				m = w.manage(2).follow()
 				m.await("the lost one is set aside", func(*fleet.Snapshot) bool { own, aside := w.copies("web"); return own == 1 && aside == 1 })
@@ -389,10 +387,10 @@ func TestAnotherManagerTakesOver(t *testing.T) {
 	primary.awaitKept(2)
 	replica.awaitKept(2)
 	replica.doubles("web", "shop")
-	primary.calls.left, primary.calls.effect = 1, true
+	primary.calls.DieAfter(1, true)
 	primary.follow()
 	w.daemons[0].Refuse()
-	<-primary.calls.died
+	<-primary.calls.Died()
 	primary.stop()
 	replica.follow()
 	for _, name := range []string{"web", "shop"} {
@@ -418,7 +416,7 @@ func TestOneThatMayNotAct(t *testing.T) {
 	m.follow()
 	w.daemons[1].ResetRequests()
 	w.daemons[0].Refuse()
-	m.await("it tries", func(*fleet.Snapshot) bool { return m.told(eventWaiting, "web", "not the primary") })
+	m.await("it tries", func(*fleet.Snapshot) bool { return m.told(EventWaiting, "web", "not the primary") })
 	if changed := slices.ContainsFunc(w.daemons[1].Requests(), func(r dockertest.Request) bool { return r.Method != "GET" && r.Method != "HEAD" }); changed {
 		t.Errorf("it changed something: %+v", w.daemons[1].Requests())
 	}

@@ -15,6 +15,7 @@ type Options struct {
 	Fleet     Fleet
 	Knowledge Knowledge
 	Keeper    *Keeper
+	Networks  Networks // nil if there are none across hosts
 	APIMax    string
 	// Delay is how long a node may be silent before it is lost.
 	Delay time.Duration
@@ -321,7 +322,7 @@ func (r *Rescuer) failed(id string, l *record, err error) {
 		return
 	}
 	r.o.Log.Warn("a container of a lost node has to wait", "container", l.Name, "node", l.Node.Name, "reason", err)
-	r.o.Fleet.Tell(l.Node.node(), eventWaiting, l.ID, map[string]string{
+	r.o.Fleet.Tell(l.Node.node(), EventWaiting, l.ID, map[string]string{
 		"name": l.Name, "image": l.Image, "from": l.Node.Name, "reason": err.Error(),
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -83,54 +82,26 @@ func (s source) Watch(ctx context.Context, update func([]engine.Endpoint)) error
 	}
 }
 
-// mortal is a fleet that a rescuer reaches until it is killed: by the call after so many that change something.
+// mortal is a fleet that a rescuer reaches until it is killed.
 type mortal struct {
 	*cluster.Cluster
-
-	mu     sync.Mutex
-	left   int  // changes until death; -1 for never
-	effect bool // the last one still takes effect, but nobody learns of it
-	dead   bool
-	died   chan struct{}
-	veto   func(nodeID string, r *http.Request) bool // a call that the engine refuses
+	dockertest.Mortal
+	veto func(nodeID string, r *http.Request) bool // a call that the engine refuses
 }
 
-var errDead = errors.New("the manager was killed")
-
-// spend tells whether a call may be made and whether its answer may be seen.
-func (m *mortal) spend(method string) (make, see bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.dead {
-		return false, false
+func newMortal(c *cluster.Cluster) *mortal {
+	m := &mortal{Cluster: c}
+	m.Call = func(ctx context.Context, nodeID string, r *http.Request) (*http.Response, error) {
+		if m.veto != nil && m.veto(nodeID, r) {
+			return &http.Response{StatusCode: 500, Body: io.NopCloser(strings.NewReader(`{"message":"would not"}`))}, nil
+		}
+		return c.Do(ctx, nodeID, r)
 	}
-	if method == http.MethodGet || m.left < 0 {
-		return true, true
-	}
-	if m.left == 0 {
-		m.dead = true
-		close(m.died)
-		return m.effect, false
-	}
-	m.left--
-	return true, true
+	return m
 }
 
 func (m *mortal) Do(ctx context.Context, nodeID string, r *http.Request) (*http.Response, error) {
-	do, see := m.spend(r.Method)
-	if !do {
-		return nil, errDead
-	}
-	if m.veto != nil && m.veto(nodeID, r) {
-		return &http.Response{StatusCode: 500, Body: io.NopCloser(strings.NewReader(`{"message":"would not"}`))}, nil
-	}
-	res, err := m.Cluster.Do(ctx, nodeID, r)
-	if err == nil && !see {
-		_, _ = io.Copy(io.Discard, res.Body)
-		_ = res.Body.Close()
-		return nil, errDead
-	}
-	return res, err
+	return m.Mortal.Do(ctx, nodeID, r)
 }
 
 // A manager knows what its API knows.
@@ -164,12 +135,12 @@ func (w *world) manageAt(dir string, healthy int) *manager {
 	m := &manager{w: w, set: make(chan []engine.Endpoint)}
 	m.Cluster = cluster.New(cluster.Options{
 		Engine: engine.Options{APIMax: "1.51", FailureRetry: 2, Log: slog.New(slog.DiscardHandler), Tunnels: new(proxy.Tunnels), Timing: engine.Timing{
-			Dial: time.Second, Probe: 2 * time.Second, List: 5 * time.Second, PingEvery: 100 * time.Millisecond, PingTimeout: 500 * time.Millisecond,
+			Dial: time.Second, Probe: 2 * time.Second, List: 5 * time.Second, PingEvery: 100 * time.Millisecond, PingTimeout: 500 * time.Millisecond, Patience: time.Second,
 			RetryMin: 10 * time.Millisecond, RetryMax: 50 * time.Millisecond, Resync: time.Hour,
 		}},
 		Policy: schedule.DefaultPolicy(), Backlog: 4096, Log: slog.New(slog.DiscardHandler),
 	})
-	m.calls = &mortal{Cluster: m.Cluster, left: -1, died: make(chan struct{})}
+	m.calls = newMortal(m.Cluster)
 	m.keeper = NewKeeper(KeeperOptions{Fleet: m.Cluster, Dir: dir, APIMax: "1.51", Every: 5 * time.Millisecond, Retry: 20 * time.Millisecond, Log: log})
 	m.rescuer = New(Options{
 		Fleet: m.calls, Knowledge: m, Keeper: m.keeper, APIMax: "1.51", Delay: testDelay, Parallel: 4, Every: 5 * time.Millisecond,

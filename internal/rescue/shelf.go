@@ -7,9 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
+
+	"berth/internal/atomicfile"
 )
 
 // shelf is a directory with a file for each container, named by its ID, and one that tells which nodes did not answer last. The
@@ -51,7 +52,7 @@ func (s shelf) write(name string, v any) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(s.dir, name), b)
+	return atomicfile.Write(filepath.Join(s.dir, name), b, 0o600)
 }
 
 func (s shelf) get(id string) (document, error) {
@@ -123,29 +124,4 @@ func (s shelf) sweep(e fs.DirEntry) error {
 		return nil
 	}
 	return err
-}
-
-// replaceFile writes such that a reader, and a crash, sees either the old content or the new one.
-func replaceFile(path string, data []byte) error {
-	dir := filepath.Dir(path)
-	t, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // readable by its owner only
-	if err != nil {
-		return err
-	}
-	_, err = t.Write(data)
-	err = errors.Join(err, t.Sync(), t.Close())
-	if err == nil {
-		err = os.Rename(t.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(t.Name()))
-	}
-	if runtime.GOOS == "windows" {
-		return nil // which opens no directories, and need not
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -36,6 +36,9 @@ func (r *Rescuer) rescue(ctx context.Context, l *record) error {
 	if err != nil {
 		return err
 	}
+	if err := r.release(ctx, l, inspection); err != nil {
+		return err
+	}
 	id, err := r.create(ctx, l, inspection, to, image)
 	if err != nil {
 		return err
@@ -67,7 +70,7 @@ func (r *Rescuer) rescue(ctx context.Context, l *record) error {
 }
 
 func (r *Rescuer) tell(to *fleet.Node, id, name, image, from, fromID string) {
-	r.o.Fleet.Tell(to, eventDone, id, map[string]string{
+	r.o.Fleet.Tell(to, EventDone, id, map[string]string{
 		"name": name, "image": image, "from": from, "to": to.Name, "from.id": fromID, "reason": "node " + from + " is lost",
 	})
 }
@@ -84,6 +87,24 @@ func reasons(l *record) string {
 		}
 	}
 	return strings.Join(slices.Compact(why), "; ")
+}
+
+// release frees the addresses that the lost container was given in networks across hosts: its node holds them as long as it is
+// expected back. Others are chosen anew.
+func (r *Rescuer) release(ctx context.Context, l *record, inspection []byte) error {
+	fixed, err := move.FixedAddresses(inspection)
+	if err != nil || r.o.Networks == nil || len(fixed) == 0 {
+		return err
+	}
+	if err := errors.Join(r.o.Check(), ctx.Err()); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, undoLimit)
+	defer cancel()
+	if err := r.o.Networks.Release(ctx, l.Node.ID, l.Node.Addr); err != nil {
+		return fmt.Errorf("free its address in network %s: %w", strings.Join(fixed, ", "), err)
+	}
+	return nil
 }
 
 // isBack tells whether the lost container's node answers again.
@@ -292,7 +313,7 @@ func (r *Rescuer) setAside(ctx context.Context, f, living found) error {
 	r.see(ctx, f.node, f.c.ID)
 	r.o.Log.Info("the node of a container that was started elsewhere is back: what was lost is kept under another name",
 		"container", name, "node", f.node.Name, "started on", living.node.Name)
-	r.o.Fleet.Tell(f.node, eventAside, f.c.ID, map[string]string{
+	r.o.Fleet.Tell(f.node, EventAside, f.c.ID, map[string]string{
 		"name": name, "image": now.Config.Image, "from": f.node.Name, "to": living.node.Name, "reason": now.Name + " runs on " + living.node.Name + " since this node was lost",
 	})
 	return nil

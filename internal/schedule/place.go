@@ -108,6 +108,7 @@ func newPlan(v View, r *Request, policy Policy) (*plan, error) {
 	p.add(excludeStage(r))
 	p.add(apiStage(r))
 	p.add(platformStage(r))
+	p.add(overlayStage(p.snapshot, r))
 	p.add(tieStage(p.snapshot, r.Ties))
 	var deps []dependency
 	for _, name := range policy.filters() {

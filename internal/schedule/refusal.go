@@ -105,7 +105,7 @@ func (p *plan) classic(deepest int) string {
 		return "No healthy node available in the cluster"
 	case checkMemory, checkCPUs:
 		return "no resources available to schedule container"
-	case checkExclude, checkAPI, checkPlatform, checkTie:
+	case checkExclude, checkAPI, checkPlatform, checkOverlay, checkTie:
 		return "No nodes available in the cluster"
 	}
 	var b strings.Builder

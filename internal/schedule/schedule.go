@@ -35,6 +35,11 @@ type Request struct {
 	// NeedAPI is the oldest API version that the node must speak, NeedWhat what needs it.
 	NeedAPI, NeedWhat string
 
+	// Overlays are the names of the networks it uses that reach over hosts, Swarm the ID of the Swarm-mode cluster that carries them; ""
+	// if nobody says which.
+	Overlays []string
+	Swarm    string
+
 	Seed uint64 // decides between equals, and what random takes; with 0 the name does
 }
 

@@ -31,6 +31,7 @@ const (
 	checkExclude  = "exclude"
 	checkAPI      = "api"
 	checkPlatform = "platform"
+	checkOverlay  = "overlay"
 	checkTie      = "tie"
 	checkMemory   = "memory"
 	checkCPUs     = "cpus"
@@ -38,7 +39,7 @@ const (
 
 // Checks are the names that Reason.Filter may have: those of all filters, and of the checks that no policy switches off.
 func Checks() []string {
-	return append(allFilters(), checkState, checkExclude, checkAPI, checkPlatform, checkTie, checkMemory, checkCPUs)
+	return append(allFilters(), checkState, checkExclude, checkAPI, checkPlatform, checkOverlay, checkTie, checkMemory, checkCPUs)
 }
 
 // stateStage lets only nodes through that answer and that the operator lets work: whatever the filters are, nothing can be

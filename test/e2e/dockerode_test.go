@@ -20,5 +20,5 @@ func TestDockerode(t *testing.T) {
 	}
 	w.forget(t, "dockerode:1", "dockerode:2")
 	out := must(t, with(w.command("node", script, w.socket, write(t, "Dockerfile", "FROM busybox\nRUN echo built >/built\n")), "NODE_PATH="+modules))
-	same(t, "checks", len(lines(out)), 8)
+	same(t, "checks", len(lines(out)), 9)
 }

@@ -202,6 +202,14 @@ func TestGenericMachineInterruptedAndPlain(t *testing.T) {
 	if got := must(t, w.docker("run", "--rm", "busybox", "echo", "through SSH")); got != "through SSH" {
 		t.Errorf("docker run = %q", got)
 	}
+	// Its ports answer here, also those of its loopback, over the same SSH connection; datagrams go beside it.
+	w.portecho(t)
+	must(t, w.docker("run", "-d", "--name", "ports", "-p", "8127:7", "-p", "127.0.0.1:8128:7", "-p", "8127:7/udp", "portecho"))
+	for _, addr := range []string{"127.0.0.1:8127", "127.0.0.1:8128"} {
+		same(t, "what "+addr+" says through SSH", counted(t, addr, 1<<20), 1<<20)
+	}
+	same(t, "what UDP says", echoed(t, "127.0.0.1:8127", "hello"), "hello")
+	must(t, w.docker("rm", "-f", "ports"))
 	// A user who may not speak to the engine.
 	out := fails(t, w.command("berth", append(h.flags("--no-install", "--generic-ssh-user", "deb"), "outsider")...))
 	contains(t, "the outsider's create", out, "permission denied", "usermod -aG docker deb")

@@ -52,24 +52,53 @@ type team struct {
 	etcd     *kvServer
 	engines  []string
 	managers []*teamManager
+	options  []string // of berth serve, beside what all have
+	// by leads managers to an engine by another address; nil is the direct way.
+	by func(host, addr string) string
 }
 
 type teamManager struct {
 	name, addr string
 	cmd        *exec.Cmd
+	// peers is the way from other managers to this one, and store its way to etcd; nil is the direct one.
+	peers, store *gate
+}
+
+func (m *teamManager) advertised() string {
+	if m.peers != nil {
+		return m.peers.addr
+	}
+	return m.addr
+}
+
+func (g *team) storeOf(m *teamManager) string {
+	if m.store != nil {
+		return "etcd://" + m.store.addr
+	}
+	return g.url()
 }
 
 // newTeam starts etcd, three managers and what leads them to the engines.
 func newTeam(t *testing.T, w *world) *team {
 	t.Helper()
-	g := &team{w: w, dir: t.TempDir(), etcd: startEtcd(t)}
+	return newTeamOf(t, w, &team{}, func(*teamManager, *kvServer) {})
+}
+
+// newTeamOf is newTeam of what g has of its own already, and with managers that are prepared before they are started.
+func newTeamOf(t *testing.T, w *world, g *team, prepare func(*teamManager, *kvServer)) *team {
+	t.Helper()
+	g.w, g.dir, g.etcd = w, t.TempDir(), startEtcd(t)
 	for _, host := range []string{"host1", "host2", "host3"} {
 		addr := forward(t, w.engineSocket(t, host))
+		if g.by != nil {
+			addr = g.by(host, addr)
+		}
 		g.engines = append(g.engines, addr)
 		background(t, w.command("berth", "join", "--advertise", addr, "--heartbeat", "1s", "--ttl", "20s", g.url()))
 	}
 	for i := range 3 {
 		m := &teamManager{name: "manager" + strconv.Itoa(i+1), addr: "127.0.0.1:" + freePort(t)}
+		prepare(m, g.etcd)
 		g.managers = append(g.managers, m)
 		g.start(t, m)
 	}
@@ -145,7 +174,8 @@ func (g *team) start(t *testing.T, m *teamManager) {
 	}
 	defer log.Close()
 	m.cmd = g.w.command("berth", "-s", filepath.Join(g.dir, m.name), "serve", "--no-context", "-H", "tcp://"+m.addr, "--replication", "--replication-ttl", replicationTTL.String(),
-		"--advertise", m.addr, g.url())
+		"--advertise", m.advertised())
+	m.cmd.Args = append(append(m.cmd.Args, g.options...), g.storeOf(m))
 	m.cmd.Stdout, m.cmd.Stderr = log, log
 	if err := m.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -211,6 +241,13 @@ func (g *team) primary(t *testing.T) *teamManager {
 	return nil
 }
 
+// elected waits for a primary, another one than not.
+func (g *team) elected(t *testing.T, not *teamManager) (p *teamManager) {
+	t.Helper()
+	soon(t, "there is a primary", func() bool { p = g.primary(t); return p != nil && p != not })
+	return p
+}
+
 // load is clients that create containers, each at any of the managers, and try again what was not answered well.
 type load struct {
 	g    *team
@@ -225,6 +262,12 @@ type load struct {
 }
 
 const loadClients = 32
+
+// loadPatience is how long a client waits until it tries another manager: one that hears of no primary waits for longer.
+const loadPatience = 8 * time.Second
+
+// labelPort says what host port a container asks for, which lists do not say of one that was never started.
+const labelPort = "port"
 
 func (g *team) load(t *testing.T) *load {
 	ctx, cancel := context.WithCancel(t.Context())
@@ -244,15 +287,25 @@ func (l *load) end() {
 func (l *load) client(ctx context.Context, c int) {
 	for i := 0; ctx.Err() == nil; i++ {
 		name := fmt.Sprintf("load-%d-%d", c, i)
-		for try := 0; ctx.Err() == nil && !l.create(ctx, l.g.managers[(c+i+try)%len(l.g.managers)], name); try++ {
+		spec := `{"Image":"busybox:latest","Cmd":["true"]}`
+		if i%2 == 0 { // two clients want one port, which two nodes have
+			port := strconv.Itoa(30000 + c/2*1000 + i)
+			spec = fmt.Sprintf(`{"Image":"busybox:latest","Cmd":["true"],"Labels":{%q:%q},"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":%q}]}}}`, labelPort, port, port)
+		}
+		for try := 0; ctx.Err() == nil && !l.create(ctx, l.g.managers[(c+i+try)%len(l.g.managers)], name, spec); try++ {
 			time.Sleep(100 * time.Millisecond)
+		}
+		if !nightly() { // a thousand containers take longer to remove than all else
+			time.Sleep(time.Second)
 		}
 	}
 }
 
 // create tells whether the client is done with that name.
-func (l *load) create(ctx context.Context, m *teamManager, name string) bool {
-	code, body, err := m.ask(ctx, http.MethodPost, "/containers/create?name="+name, `{"Image":"busybox:latest","Cmd":["true"]}`)
+func (l *load) create(ctx context.Context, m *teamManager, name, spec string) bool {
+	ctx, cancel := context.WithTimeout(ctx, loadPatience)
+	defer cancel()
+	code, body, err := m.ask(ctx, http.MethodPost, "/containers/create?name="+name, spec)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -292,9 +345,14 @@ func (l *load) check(t *testing.T) {
 	l.g.settle(t)
 	where, names := map[string]int{}, map[string]int{}
 	for _, addr := range l.g.engines {
-		for id, name := range containersAt(t, addr) {
+		ports := map[string]string{}
+		for id, c := range containersAt(t, addr) {
 			where[id]++
-			names[name]++
+			names[c.name]++
+			if other := ports[c.port]; other != "" && c.port != "" {
+				t.Errorf("%s and %s have port %s of one node", c.name, other, c.port)
+			}
+			ports[c.port] = c.name
 		}
 	}
 	for id, name := range l.made {
@@ -314,23 +372,27 @@ func (l *load) check(t *testing.T) {
 	l.g.clear(t)
 }
 
-// containersAt are an engine's containers: ID → name.
-func containersAt(t *testing.T, addr string) map[string]string {
+// held is what an engine's container has that nobody else may have.
+type held struct{ name, port string }
+
+// containersAt are an engine's containers by ID.
+func containersAt(t *testing.T, addr string) map[string]held {
 	t.Helper()
 	_, b, err := (&teamManager{addr: addr}).ask(t.Context(), http.MethodGet, `/containers/json?all=1`, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var rows []struct {
-		ID    string `json:"Id"`
-		Names []string
+		ID     string `json:"Id"`
+		Names  []string
+		Labels map[string]string
 	}
 	if err := json.Unmarshal([]byte(b), &rows); err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]string{}
+	all := map[string]held{}
 	for _, r := range rows {
-		all[r.ID] = r.Names[0]
+		all[r.ID] = held{r.Names[0], r.Labels[labelPort]}
 	}
 	return all
 }
@@ -360,10 +422,10 @@ func (g *team) clear(t *testing.T) {
 		all := containersAt(t, addr)
 		wg.Go(func() {
 			e := &teamManager{addr: addr}
-			for id, name := range all {
+			for id, c := range all {
 				code, answer, err := e.ask(t.Context(), http.MethodDelete, "/containers/"+id+"?force=1&v=1", "")
 				if err != nil || code != http.StatusNoContent && code != http.StatusNotFound {
-					t.Errorf("remove %s: %d %s, %v", name, code, answer, err)
+					t.Errorf("remove %s: %d %s, %v", c.name, code, answer, err)
 				}
 			}
 		})
@@ -404,8 +466,7 @@ func TestManagersUnderFaults(t *testing.T) {
 func TestIntentsOutliveThePrimary(t *testing.T) {
 	w := fleet(t)
 	g := newTeam(t, w)
-	soon(t, "there is a primary", func() bool { return g.primary(t) != nil })
-	was := g.primary(t)
+	was := g.elected(t, nil)
 	at := func(m *teamManager, args ...string) *exec.Cmd {
 		return w.command("docker", append([]string{"-H", "tcp://" + m.addr}, args...)...)
 	}
@@ -426,8 +487,7 @@ func TestIntentsOutliveThePrimary(t *testing.T) {
 	}
 	t.Logf("kill -9 %s", was.name)
 	was.kill()
-	soon(t, "there is another primary", func() bool { return g.primary(t) != nil })
-	now := g.primary(t)
+	now := g.elected(t, was)
 	contains(t, "node ls at the new primary", must(t, at(now, "node", "ls", "--filter", "name=host2")), "host2", "Pause")
 	contains(t, "a create for the paused node", fails(t, at(now, "create", "-e", "constraint:rack==7", "busybox")), "1 paused")
 	g.start(t, was)
@@ -462,7 +522,11 @@ func stopPrimary(t *testing.T, g *team) {
 		t.Fatal(err)
 	}
 	soon(t, "there is another primary", func() bool { p := g.primary(t); return p != nil && p != m })
-	time.Sleep(time.Second)
+	asleep := time.Second
+	if nightly() {
+		asleep = time.Minute // longer than most of what waits for it
+	}
+	time.Sleep(asleep)
 	if err := m.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ package e2e
 import (
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -66,6 +67,58 @@ func TestSwarmByToken(t *testing.T) {
 	w.wantNodes(t, 1)
 	must(t, w.command("berth", "start", "machine1", "machine2"))
 	w.wantNodes(t, 3)
+}
+
+// A manager keeps the tokens itself: agents join by one, and the manager serves them, also after it was killed.
+func TestManagerKeepsTokens(t *testing.T) {
+	w := fleet(t)
+	engines := map[string]string{"host1": forward(t, w.engineSocket(t, "host1")), "host2": forward(t, w.engineSocket(t, "host2"))}
+	service := "127.0.0.1:" + freePort(t)
+	keeper := &world{dir: t.TempDir()}
+	keeper.log, keeper.socket = filepath.Join(keeper.dir, "serve.log"), filepath.Join(keeper.dir, "docker.sock")
+	keeper.env = append(slices.Clone(w.env), "DOCKER_HOST=unix://"+keeper.socket)
+	start := func(args ...string) {
+		t.Helper()
+		args = append([]string{"-s", filepath.Join(keeper.dir, "store"), "--no-context", "--heartbeat", "1s", "--token-service=" + service}, args...)
+		if err := keeper.startServe(args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start()
+	t.Cleanup(func() {
+		if err := keeper.stopServe(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("the manager said:\n%s", keeper.logTail())
+		}
+	})
+	url := must(t, w.command("berth", "swarm", "create", "--discovery-url", "http://"+service))
+	for _, addr := range engines {
+		background(t, w.command("berth", "join", "--advertise", addr, "--heartbeat", "1s", "--ttl", "20s", url))
+	}
+	eventually(t, 10*time.Second, "both have joined", func() bool {
+		return len(strings.Fields(must(t, w.command("berth", "swarm", "list", url)))) == 2
+	})
+	for _, end := range []func(){
+		func() {
+			if err := keeper.stopServe(); err != nil {
+				t.Errorf("berth serve: %v", err)
+			}
+		},
+		func() { _ = keeper.serve.Process.Kill(); _ = keeper.stopServeHard() },
+	} {
+		end()
+		start(url)
+		keeper.wantNodes(t, 2)
+		must(t, keeper.docker("run", "-d", "busybox", "sleep", "1000"))
+		contains(t, "node ls", must(t, keeper.docker("node", "ls")), "host1", "host2", "Ready")
+	}
+	same(t, "containers", len(strings.Fields(must(t, keeper.docker("ps", "-q")))), 2)
+	must(t, w.command("berth", "leave", "--advertise", engines["host2"], url))
+	if strings.Contains(keeper.logTail(), strings.TrimPrefix(url, "token+http://"+service+"/")) {
+		t.Error("the token stands in the log")
+	}
 }
 
 // startTokens runs the discovery service of the world.

@@ -95,6 +95,17 @@ const checks = {
     await docker.getImage('dockerode:2').remove();
     await assert.rejects(image.inspect(), { statusCode: 404 });
   },
+  async 'nodes'() {
+    const find = async () => (await docker.listNodes({ filters: { name: ['host2'] } }))[0];
+    let n = await find();
+    assert.equal(n.Description.Hostname, 'host2');
+    assert.equal((await docker.getNode(n.ID).inspect()).Status.State, 'ready');
+    await docker.getNode(n.ID).update({ version: n.Version.Index, ...n.Spec, Labels: { by: 'dockerode' } });
+    n = await find();
+    assert.deepEqual(n.Spec.Labels, { by: 'dockerode' });
+    await docker.getNode(n.ID).update({ version: n.Version.Index, ...n.Spec, Labels: {} });
+    await assert.rejects(docker.getNode('nobody').inspect(), { statusCode: 404 });
+  },
   async 'run'() {
     const out = new PassThrough();
     const [end, c] = await docker.run('busybox', ['sh', '-c', 'echo out; exit 4'], out);
