@@ -22,7 +22,9 @@ require (
 	github.com/hashicorp/golang-lru/v2 v2.0.7
 	github.com/hashicorp/memberlist v0.7.0
 	github.com/kevinburke/ssh_config v1.6.0
+	github.com/klauspost/cpuid/v2 v2.4.2
 	github.com/libp2p/go-yamux/v5 v5.1.0
+	github.com/lima-vm/go-qcow2reader v0.6.0
 	github.com/maruel/natural v1.3.0
 	github.com/moby/moby/api v1.56.1
 	github.com/moby/moby/client v0.6.2

@@ -36,6 +36,7 @@ var arrows = map[string][]string{
 	"term":          {},
 	"vmimage":       {"atomicfile"},
 	"vmseed":        {},
+	"vmlogin":       {},
 	"machine":       {"atomicfile", "cert"},
 
 	"discovery/etcd":          {"discovery", "election", "intents"},
@@ -51,16 +52,20 @@ var arrows = map[string][]string{
 	"driver/generic":    {"machine"},
 	"driver/plugin":     {"machine"},
 	"driver/qemu":       {"machine", "vmimage", "vmseed"},
+	"driver/virtualbox": {"machine", "vmimage", "vmlogin", "vmseed"},
 	"driver/drivertest": {"machine"},
-	"rawjson":           {},
-	"relay":             {"fleet"},
-	"replica":           {"proxy"},
-	"schedule":          {"fleet"},
-	"tracing":           {},
-	"metrics":           {"engine", "fleet", "schedule"},
-	"engine":            {"fleet", "proxy", "rawjson", "tracing"},
-	"cluster":           {"engine", "schedule", "fleet", "proxy", "rawjson", "tracing"},
-	"api":               {"fleet", "schedule", "proxy", "rawjson"},
+
+	"driver/virtualbox/vboxsim": {},
+
+	"rawjson":  {},
+	"relay":    {"fleet"},
+	"replica":  {"proxy"},
+	"schedule": {"fleet"},
+	"tracing":  {},
+	"metrics":  {"engine", "fleet", "schedule"},
+	"engine":   {"fleet", "proxy", "rawjson", "tracing"},
+	"cluster":  {"engine", "schedule", "fleet", "proxy", "rawjson", "tracing"},
+	"api":      {"fleet", "schedule", "proxy", "rawjson"},
 }
 
 // testArrows are additional arrows allowed in _test.go files.
@@ -81,6 +86,8 @@ var testArrows = map[string][]string{
 	"driver/generic":   {"driver/drivertest", "ssh"},
 	"driver/plugin":    {"driver/drivertest"},
 	"driver/qemu":      {"driver/drivertest"},
+
+	"driver/virtualbox": {"driver/drivertest", "driver/virtualbox/vboxsim"},
 }
 
 // forbidden names say nothing about what is inside.
