@@ -53,6 +53,7 @@ var arrows = map[string][]string{
 	"driver/plugin":     {"machine"},
 	"driver/qemu":       {"machine", "vmimage", "vmseed"},
 	"driver/virtualbox": {"machine", "vmimage", "vmlogin", "vmseed"},
+	"driver/libvirt":    {"machine", "vmimage", "vmlogin", "vmseed"},
 	"driver/drivertest": {"machine"},
 
 	"driver/virtualbox/vboxsim": {},
@@ -88,6 +89,7 @@ var testArrows = map[string][]string{
 	"driver/qemu":      {"driver/drivertest"},
 
 	"driver/virtualbox": {"driver/drivertest", "driver/virtualbox/vboxsim"},
+	"driver/libvirt":    {"driver/drivertest"},
 }
 
 // forbidden names say nothing about what is inside.

@@ -4,6 +4,7 @@ import (
 	"maps"
 
 	"berth/internal/driver/generic"
+	"berth/internal/driver/libvirt"
 	"berth/internal/driver/none"
 	"berth/internal/driver/qemu"
 	"berth/internal/driver/virtualbox"
@@ -14,6 +15,7 @@ import (
 func drivers() map[string]machine.Driver {
 	d := map[string]machine.Driver{
 		"generic":    generic.New(sshShell{}),
+		"libvirt":    libvirt.Driver{AwaitBoot: true},
 		"none":       none.New(),
 		"qemu":       qemu.Driver{AwaitBoot: true},
 		"virtualbox": virtualbox.Driver{Shell: sshShell{}, AwaitBoot: true},
