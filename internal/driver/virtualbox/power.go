@@ -17,7 +17,7 @@ import (
 
 // How long a machine may take. Between two presses of its power button is pressTime, since one that is just booting does not feel it.
 const (
-	bootTime   = 5 * time.Minute
+	bootTime   = 10 * time.Minute // in a VirtualBox that is itself in a virtual machine
 	engineTime = 30 * time.Second
 	stopTime   = 5 * time.Minute
 	pressTime  = 10 * time.Second
