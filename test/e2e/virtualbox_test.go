@@ -23,17 +23,18 @@ func TestVirtualBox(t *testing.T) {
 		t.Fatal(err)
 	}
 	bin := filepath.Join(w.dir, "bin")
-	must(t, exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(bin, "VBoxManage"), "../vboxsim"))
-	w.env = append(w.env, "PATH="+bin+":"+filepath.Dir(binary)+":"+os.Getenv("PATH"), "VBOXSIM_HOME="+filepath.Join(w.dir, "vbox"), "VBOXSIM_QEMU=1")
+	manage := filepath.Join(bin, "VBoxManage")
+	must(t, exec.CommandContext(t.Context(), "go", "build", "-o", manage, "../vboxsim"))
+	w.env = append(w.env, "PATH="+bin+":"+filepath.Dir(binary)+":"+os.Getenv("PATH"), "VBOXSIM_HOME="+filepath.Join(w.dir, "vbox"), "VBOXSIM_QEMU=virtio")
 	t.Cleanup(func() {
 		if out, err := w.command("berth", "rm", "-y", "-f", "host1").CombinedOutput(); err != nil && !strings.Contains(string(out), "does not exist") {
 			t.Errorf("%v: %s", err, out)
 		}
-		if out, err := w.command("VBoxManage", "hostonlyif", "remove", "vboxnet0").CombinedOutput(); err != nil {
+		if out, err := w.command(manage, "hostonlyif", "remove", "vboxnet0").CombinedOutput(); err != nil {
 			t.Errorf("%v: %s", err, out)
 		}
 	})
-	// Debian's kernel for clouds, which the image has, knows virtio alone.
+	// Debian's kernel for clouds, which the image has, knows virtio alone: interfaces that VirtualBox has too, and disks that it has not.
 	patiently(t, w.command("berth", "create", "-d", "virtualbox", "--progress", "plain", "--vm-image", image, "--virtualbox-no-vtx-check", "--virtualbox-no-share",
 		"--virtualbox-nat-nictype", "virtio", "--virtualbox-hostonly-nictype", "virtio", "--engine-install-url", "none", "host1"))
 	ip := must(t, w.command("berth", "ip", "host1"))
@@ -57,5 +58,5 @@ func TestVirtualBox(t *testing.T) {
 	patiently(t, w.command("berth", "stop", "host1"))
 	same(t, "status of a stopped machine", must(t, w.command("berth", "status", "host1")), "Stopped")
 	must(t, w.command("berth", "rm", "-y", "host1"))
-	same(t, "machines left", must(t, w.command("VBoxManage", "list", "vms")), "")
+	same(t, "machines left", must(t, w.command(manage, "list", "vms")), "")
 }

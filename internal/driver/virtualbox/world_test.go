@@ -42,6 +42,7 @@ func virtualBox(t *testing.T, version string) (home string) {
 	home = t.TempDir()
 	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // a race build waits a second before each exit otherwise
 	t.Setenv(vboxsim.HomeEnv, home)
 	t.Setenv(vboxsim.VersionEnv, version)
 	return home

@@ -253,6 +253,7 @@ func (s *sim) unregister(args []string) error {
 	if m.State != "poweroff" && m.State != "saved" {
 		return &complaint{fmt.Sprintf("Cannot unregister the machine '%s' while it is locked", m.Name), stateCode, "Unregister(...)"}
 	}
+	removeTap(m)
 	s.Machines = slices.DeleteFunc(s.Machines, func(other *machine) bool { return other == m })
 	if !contains(args, "--delete") {
 		return nil

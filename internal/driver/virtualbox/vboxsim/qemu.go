@@ -27,7 +27,7 @@ const (
 func qemuWanted() bool { return os.Getenv(QEMUEnv) != "" }
 
 // bootQEMU boots the machine's disk in QEMU, as close to VirtualBox's machine as it comes: SATA disks, NAT with its rules, the host-only
-// network as a bridge. It wants root for that.
+// network as a bridge. It wants root for that. Kernels for clouds know no SATA: for them disks may be virtio's.
 func (s *sim) bootQEMU(m *machine) error {
 	if !qemuWanted() {
 		return nil
@@ -49,7 +49,11 @@ func (s *sim) bootQEMU(m *machine) error {
 		if filepath.Ext(path) == ".iso" {
 			kind, more = "ide-cd", ",readonly=on"
 		}
-		args = append(args, "-drive", "if=none,format=raw,id=m"+port+",file="+path+more, "-device", kind+",drive=m"+port+",bus=sata."+port)
+		device := kind + ",drive=m" + port + ",bus=sata." + port
+		if os.Getenv(QEMUEnv) == "virtio" {
+			device = "virtio-blk-pci,drive=m" + port
+		}
+		args = append(args, "-drive", "if=none,format=raw,id=m"+port+",file="+path+more, "-device", device)
 	}
 	if to := m.Options["hostonlyadapter2"]; to != "" && m.Options["nic2"] == "hostonly" {
 		tap, err := makeTap(m, to)
@@ -222,9 +226,17 @@ func addressBridge(name, address, mask string) error {
 
 // makeTap makes the machine's end of its cable to a host-only network.
 func makeTap(m *machine, bridge string) (string, error) {
-	tap := "vt" + m.UUID[:8]
+	tap := m.tap()
 	_ = ip("link", "del", tap) // of the start before
 	return tap, errors.Join(ip("tuntap", "add", tap, "mode", "tap"), ip("link", "set", tap, "master", bridge, "up"))
+}
+
+func (m *machine) tap() string { return "vt" + m.UUID[:8] }
+
+func removeTap(m *machine) {
+	if qemuWanted() {
+		_ = ip("link", "del", m.tap()) // it may never have had one
+	}
 }
 
 func ip(args ...string) error {

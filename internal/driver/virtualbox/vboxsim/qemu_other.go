@@ -11,3 +11,4 @@ func controlQEMU(*machine, string) error         { return nil }
 func makeBridge(string) error                    { return nil }
 func removeBridge(string) error                  { return nil }
 func addressBridge(string, string, string) error { return nil }
+func removeTap(*machine)                         {}

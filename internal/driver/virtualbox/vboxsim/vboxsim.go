@@ -25,7 +25,7 @@ const (
 	VersionEnv  = "VBOXSIM_VERSION"       // as 7.0.20r163906
 	NetworksEnv = "VBOXSIM_NETWORKS_CONF" // in the place of /etc/vbox/networks.conf
 	FaultEnv    = "VBOXSIM_FAULT"         // COMMAND=COMPLAINT: a command that fails so
-	QEMUEnv     = "VBOXSIM_QEMU"          // boot machines in QEMU
+	QEMUEnv     = "VBOXSIM_QEMU"          // boot machines in QEMU; virtio: on such disks
 )
 
 // DeadKey is extra data of a machine that does not feel its power button.
