@@ -37,6 +37,7 @@ var arrows = map[string][]string{
 	"term":          {},
 	"vmimage":       {"atomicfile"},
 	"vmseed":        {},
+	"vmlogin":       {},
 	"machine":       {"atomicfile", "cert"},
 
 	"discovery/etcd":          {"discovery", "election", "intents"},
@@ -52,16 +53,21 @@ var arrows = map[string][]string{
 	"driver/generic":    {"machine"},
 	"driver/plugin":     {"machine"},
 	"driver/qemu":       {"machine", "vmimage", "vmseed"},
+	"driver/virtualbox": {"machine", "vmimage", "vmlogin", "vmseed"},
+	"driver/libvirt":    {"machine", "vmimage", "vmlogin", "vmseed"},
 	"driver/drivertest": {"machine"},
-	"rawjson":           {},
-	"relay":             {"fleet"},
-	"replica":           {"proxy"},
-	"schedule":          {"fleet"},
-	"tracing":           {},
-	"metrics":           {"engine", "fleet", "schedule"},
-	"engine":            {"fleet", "proxy", "rawjson", "tracing"},
-	"cluster":           {"engine", "schedule", "fleet", "proxy", "rawjson", "tracing"},
-	"api":               {"fleet", "schedule", "proxy", "rawjson"},
+
+	"driver/virtualbox/vboxsim": {},
+
+	"rawjson":  {},
+	"relay":    {"fleet"},
+	"replica":  {"proxy"},
+	"schedule": {"fleet"},
+	"tracing":  {},
+	"metrics":  {"engine", "fleet", "schedule"},
+	"engine":   {"fleet", "proxy", "rawjson", "tracing"},
+	"cluster":  {"engine", "schedule", "fleet", "proxy", "rawjson", "tracing"},
+	"api":      {"fleet", "schedule", "proxy", "rawjson"},
 }
 
 // testArrows are additional arrows allowed in _test.go files.
@@ -83,6 +89,9 @@ var testArrows = map[string][]string{
 	"driver/generic":   {"driver/drivertest", "ssh"},
 	"driver/plugin":    {"driver/drivertest"},
 	"driver/qemu":      {"driver/drivertest"},
+
+	"driver/virtualbox": {"driver/drivertest", "driver/virtualbox/vboxsim"},
+	"driver/libvirt":    {"driver/drivertest"},
 }
 
 // forbidden names say nothing about what is inside.

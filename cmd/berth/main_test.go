@@ -15,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"berth/internal/cert"
+	"berth/internal/driver/virtualbox/vboxsim"
 )
 
 func TestMain(m *testing.M) {
@@ -26,6 +27,7 @@ func TestMain(m *testing.M) {
 		"docker-machine":             main,
 		"docker-machine-driver-none": main,
 		"docker-berth":               main,
+		"vboxsim":                    func() { os.Exit(vboxsim.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
 	})
 }
 

@@ -26,13 +26,15 @@ type Seed struct {
 	User       string // is made, may do everything, and gets in with the key
 	Key        string // public, as authorized_keys has it
 	Agent      bool   // have qemu-guest-agent, by which the hypervisor can ask for addresses and set the clock
-	Network    *Network
-	Mounts     []Mount
+	// DHCP are the MACs of interfaces that ask for their addresses. Without them, and without Network, the first one does.
+	DHCP    []string
+	Network *Network
+	Mounts  []Mount
 	// ConfigDrive writes the form of OpenStack's config drive instead of NoCloud's.
 	ConfigDrive bool
 }
 
-// Network is a fixed address. Without one the machine asks by DHCP.
+// Network is an interface with a fixed address.
 type Network struct {
 	MAC         string
 	Address     netip.Prefix
@@ -43,7 +45,7 @@ type Network struct {
 // Mount is a folder of the computer that the machine is on.
 type Mount struct {
 	Tag, Path string
-	Type      string // 9p or virtiofs
+	Type      string // 9p, virtiofs or vboxsf
 }
 
 // Write makes the disk. A file that is there is replaced.
@@ -82,8 +84,8 @@ func (s Seed) files() (map[string][]byte, error) {
 		return nil, err
 	}
 	files := map[string][]byte{"user-data": user, "meta-data": meta}
-	if s.Network != nil {
-		files["network-config"], err = encode(s.Network.config())
+	if s.Network != nil || len(s.DHCP) > 0 {
+		files["network-config"], err = encode(s.networkConfig())
 	}
 	return files, err
 }
@@ -137,15 +139,29 @@ func (s Seed) userData() ([]byte, error) {
 func (s Seed) mounts() (lines [][]string) {
 	for _, m := range s.Mounts {
 		options := "rw,nofail,_netdev"
-		if m.Type == "9p" {
+		switch m.Type {
+		case "9p":
 			options = "trans=virtio,version=9p2000.L,msize=131072,cache=none," + options
+		case "vboxsf": // which knows no owners: all is the user's that was made
+			options = "uid=1000,gid=1000," + options
 		}
 		lines = append(lines, []string{m.Tag, m.Path, m.Type, options, "0", "0"})
 	}
 	return lines
 }
 
-// config is cloud-init's network configuration, version 2. Interfaces are named differently everywhere; the MAC tells.
+// networkConfig is cloud-init's, version 2. Interfaces are named differently everywhere; the MAC tells.
+func (s Seed) networkConfig() map[string]any {
+	nics := map[string]any{}
+	for n, mac := range s.DHCP {
+		nics[fmt.Sprintf("dhcp%d", n+1)] = map[string]any{"match": map[string]string{"macaddress": mac}, "dhcp4": true}
+	}
+	if s.Network != nil {
+		nics["first"] = s.Network.config()
+	}
+	return map[string]any{"version": 2, "ethernets": nics}
+}
+
 func (n *Network) config() map[string]any {
 	e := map[string]any{
 		"match": map[string]string{"macaddress": n.MAC}, "dhcp4": false, "addresses": []string{n.Address.String()},
@@ -160,7 +176,7 @@ func (n *Network) config() map[string]any {
 	if len(n.Nameservers) > 0 {
 		e["nameservers"] = map[string]any{"addresses": n.Nameservers}
 	}
-	return map[string]any{"version": 2, "ethernets": map[string]any{"first": e}}
+	return e
 }
 
 func encode(v any) ([]byte, error) {

@@ -87,6 +87,31 @@ func TestTheDiskHoldsWhatAMachineIsTold(t *testing.T) {
 	}
 }
 
+// TestTwoInterfaces: one that asks, and one that has a fixed address.
+func TestTwoInterfaces(t *testing.T) {
+	s := seed()
+	s.DHCP = []string{"08:00:27:00:00:01"}
+	path := filepath.Join(t.TempDir(), "seed.iso")
+	if err := s.Write(path); err != nil {
+		t.Fatal(err)
+	}
+	var config struct {
+		Ethernets map[string]struct {
+			Match     struct{ Macaddress string }
+			DHCP4     bool
+			Addresses []string
+		}
+	}
+	text := read(t, path, "network-config")
+	if err := json.Unmarshal([]byte(text), &config); err != nil {
+		t.Fatal(err)
+	}
+	asks, fixed := config.Ethernets["dhcp1"], config.Ethernets["first"]
+	if !asks.DHCP4 || asks.Match.Macaddress != s.DHCP[0] || fixed.DHCP4 || len(fixed.Addresses) != 1 {
+		t.Errorf("network-config = %s", text)
+	}
+}
+
 func TestAConfigDriveHasItsOwnForm(t *testing.T) {
 	s := seed()
 	s.ConfigDrive = true

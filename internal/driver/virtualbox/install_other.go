@@ -1,0 +1,5 @@
+//go:build !windows
+
+package virtualbox
+
+func installDir() string { return "" }
