@@ -41,8 +41,9 @@ type namePage struct {
 const (
 	// namesEvery is how often the containers are listed although no event told of a change.
 	namesEvery = 15 * time.Second
-	// namesPause lets what changes together change. In a large and busy fleet it is namesShare times what a list takes.
-	namesPause, namesShare = 100 * time.Millisecond, 5
+	// namesPause lets what changes together change. In a large and busy fleet it is namesShare times what a list takes, up to
+	// namesPauseMax.
+	namesPause, namesShare, namesPauseMax = 100 * time.Millisecond, 5, 2 * time.Second
 	// namesRetry is between attempts to reach an endpoint.
 	namesRetry = time.Second
 	// namesHold is how long names are told of an endpoint that does not answer. Containers run on without their manager.
@@ -105,7 +106,7 @@ func (b *nameBook) session(ctx context.Context) error {
 		if err := b.refresh(ctx); err != nil {
 			return err
 		}
-		pause := max(namesPause, namesShare*time.Since(began))
+		pause := min(max(namesPause, namesShare*time.Since(began)), namesPauseMax)
 		if b.trouble != "" {
 			b.trouble = ""
 			b.log.Info("the fleet answers again")

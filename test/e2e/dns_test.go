@@ -62,6 +62,11 @@ func TestNamesOutsideOfContainers(t *testing.T) {
 	is := func(network, name string, kind uint16, want string) {
 		t.Helper()
 		got := ""
+		defer func() {
+			if got != want {
+				t.Logf("the last answer was %q", got)
+			}
+		}()
 		eventually(t, 10*time.Second, fmt.Sprintf("%s %s is %s", name, dns.TypeToString[kind], want), func() bool {
 			got = lookUp(t, network, name, kind)
 			return got == want
