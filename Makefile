@@ -56,7 +56,8 @@ test-deps:
 	@test/deps dockerd:docker.io iptables:iptables busybox:busybox-static docker-compose:docker-compose \
 		sshd:openssh-server ip:iproute2 nsenter:util-linux ssh:openssh-client systemd-nspawn:systemd-container mmdebstrap:mmdebstrap pgrep:procps curl:curl \
 		etcd:etcd-server java:default-jre-headless /usr/share/zookeeper/bin/zkServer.sh:zookeeper \
-		qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils
+		qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils libvirtd:libvirt-daemon \
+		/usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so:libvirt-daemon-driver-qemu
 
 vm-deps: test-deps
 	@test/deps grub-mkimage:grub-common /usr/lib/grub/i386-pc/boot.img:grub-pc-bin mke2fs:e2fsprogs

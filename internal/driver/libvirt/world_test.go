@@ -34,7 +34,7 @@ func session(t *testing.T) string {
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
 		t.Skip(err)
 	}
-	home, err := os.MkdirTemp("", "lv")
+	home, err := os.MkdirTemp("/tmp", "lv") // TMPDIR may be long, for a socket, or closed to nobody
 	if err != nil {
 		t.Fatal(err)
 	}
