@@ -7,10 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -43,8 +45,8 @@ func (s *sim) bootQEMU(m *machine) error {
 		"-serial", "file:" + strings.TrimPrefix(m.Options["uartmode1"], "file,"), "-device", "virtio-rng-pci",
 		"-netdev", nat, "-device", nicModel(m, 1) + ",netdev=nat,mac=" + colons(m.Options["macaddress1"]),
 	}
-	for key, path := range m.Media {
-		port := strings.Split(key, "-")[1]
+	for _, key := range slices.Sorted(maps.Keys(m.Media)) { // at each start the same, or a saved memory does not fit
+		path, port := m.Media[key], strings.Split(key, "-")[1]
 		kind, more := "ide-hd", ""
 		if filepath.Ext(path) == ".iso" {
 			kind, more = "ide-cd", ",readonly=on"
