@@ -55,6 +55,9 @@ func (s *sim) bootQEMU(m *machine) error {
 		if os.Getenv(QEMUEnv) == "virtio" {
 			device = "virtio-blk-pci,drive=m" + port
 		}
+		if more == "" {
+			device += ",bootindex=1"
+		}
 		args = append(args, "-drive", "if=none,format=raw,id=m"+port+",file="+path+more, "-device", device)
 	}
 	if to := m.Options["hostonlyadapter2"]; to != "" && m.Options["nic2"] == "hostonly" {
