@@ -55,6 +55,9 @@ func (s *sim) bootQEMU(m *machine) error {
 		if os.Getenv(QEMUEnv) == "virtio" {
 			device = "virtio-blk-pci,drive=m" + port
 		}
+		if more == "" {
+			device += ",bootindex=1"
+		}
 		args = append(args, "-drive", "if=none,format=raw,id=m"+port+",file="+path+more, "-device", device)
 	}
 	if to := m.Options["hostonlyadapter2"]; to != "" && m.Options["nic2"] == "hostonly" {
@@ -71,7 +74,25 @@ func (s *sim) bootQEMU(m *machine) error {
 	if err != nil {
 		return fmt.Errorf("qemu: %w: %s", err, out)
 	}
+	if m.State == "saved" {
+		return goOn(m)
+	}
 	return nil
+}
+
+// goOn lets a machine go on once its memory is there: it was halted when it was saved.
+func goOn(m *machine) error {
+	for range 600 {
+		var st struct{ Status string }
+		if err := ask(m, "query-status", nil, &st); err != nil {
+			return err
+		}
+		if st.Status != "inmigrate" {
+			return qmp(m, "cont", nil)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return errors.New("its memory did not come back")
 }
 
 func (m *machine) part(name string) string { return filepath.Join(m.Folder, name) }
