@@ -52,7 +52,7 @@ var arrows = map[string][]string{
 	"driver/none":       {"machine"},
 	"driver/generic":    {"machine"},
 	"driver/plugin":     {"machine"},
-	"driver/qemu":       {"machine", "vmimage", "vmseed"},
+	"driver/qemu":       {"machine", "vmimage", "vmlogin", "vmseed"},
 	"driver/virtualbox": {"machine", "vmimage", "vmlogin", "vmseed"},
 	"driver/libvirt":    {"machine", "vmimage", "vmlogin", "vmseed"},
 	"driver/drivertest": {"machine"},

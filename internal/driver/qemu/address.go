@@ -85,7 +85,7 @@ func awaitAddress(ctx context.Context, i machine.Instance, v vm, limit time.Dura
 			return i, nil
 		}
 		if err := mustLive(i); err != nil {
-			return i, err
+			return i, fmt.Errorf("%w\nThe end of its console:\n%s", err, consoleEnd(i))
 		}
 		select {
 		case <-ctx.Done():

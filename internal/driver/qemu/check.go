@@ -14,6 +14,7 @@ import (
 
 	"berth/internal/machine"
 	"berth/internal/vmimage"
+	"berth/internal/vmlogin"
 )
 
 // hostName is what a machine can be called inside, of which DNS allows 63 characters.
@@ -66,7 +67,7 @@ func (d Driver) PreCreateCheck(ctx context.Context, spec machine.Spec) error {
 
 func (s settings) checkNetwork() error {
 	for _, f := range s.forwards {
-		if err := portFree(f.Host); err != nil {
+		if err := vmlogin.PortFree(f.Host); err != nil {
 			return fmt.Errorf("--%s %d:%d: the port cannot be had: %w", flagForward, f.Host, f.Guest, err)
 		}
 	}

@@ -3,17 +3,9 @@ package qemu
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
-	"strconv"
 
 	"berth/internal/machine"
-)
-
-// Ports are taken from below those that systems give to outgoing connections, so that a machine that was off finds its own again.
-const (
-	firstPort = 20000
-	lastPort  = 32000
+	"berth/internal/vmlogin"
 )
 
 // onLoopback tells whether the machine is reached by ports of this computer.
@@ -21,38 +13,17 @@ func (v vm) onLoopback() bool { return parseNetwork(v.Network).kind == userNetwo
 
 // givePorts has new ports lead to the machine's sshd and engine.
 func (v vm) givePorts(i machine.Instance) (machine.Instance, error) {
-	taken := map[int]bool{}
+	var taken []int
 	for _, f := range v.Forwards {
-		taken[f.Host] = true
+		taken = append(taken, f.Host)
 	}
 	var err error
 	i.IPAddress, i.InnerPort = loopback, enginePort
-	if i.SSHPort, err = freePort(taken); err != nil {
+	if i.SSHPort, err = vmlogin.FreePort(taken...); err != nil {
 		return i, err
 	}
-	taken[i.SSHPort] = true
-	i.EnginePort, err = freePort(taken)
+	i.EnginePort, err = vmlogin.FreePort(append(taken, i.SSHPort)...)
 	return i, err
-}
-
-func freePort(taken map[int]bool) (int, error) {
-	const tries = 200
-	for range tries {
-		port := firstPort + rand.IntN(lastPort-firstPort) //nolint:gosec // no secret
-		if !taken[port] && portFree(port) == nil {
-			return port, nil
-		}
-	}
-	return 0, fmt.Errorf("no free port was found on %s from %d to %d", loopback, firstPort, lastPort)
-}
-
-// portFree is an error if something listens there.
-func portFree(port int) error {
-	l, err := net.Listen("tcp", net.JoinHostPort(loopback, strconv.Itoa(port))) //nolint:noctx // it does not wait
-	if err != nil {
-		return err
-	}
-	return l.Close()
 }
 
 // keepPorts sees to it that the machine's ports can be had. Those that berth chose are replaced if something else has them by now;
@@ -62,11 +33,11 @@ func (v vm) keepPorts(i machine.Instance) (machine.Instance, error) {
 		return i, nil
 	}
 	for _, f := range v.Forwards {
-		if err := portFree(f.Host); err != nil {
+		if err := vmlogin.PortFree(f.Host); err != nil {
 			return i, fmt.Errorf("port %d, which --%s leads into the machine, cannot be had: %w", f.Host, flagForward, err)
 		}
 	}
-	if errors.Join(portFree(i.SSHPort), portFree(i.EnginePort)) == nil {
+	if errors.Join(vmlogin.PortFree(i.SSHPort), vmlogin.PortFree(i.EnginePort)) == nil {
 		return i, nil
 	}
 	return v.givePorts(i)

@@ -44,7 +44,7 @@ func (d Driver) Start(ctx context.Context, i machine.Instance) (machine.Instance
 	if i, err = d.launch(ctx, i, v); err != nil {
 		return i, err
 	}
-	return d.await(ctx, i, v, silent, engineUp)
+	return d.await(ctx, i, v, silent, true)
 }
 
 func silent(string) {}

@@ -9,10 +9,8 @@ package qemu
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,10 +18,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"berth/internal/machine"
 	"berth/internal/vmimage"
+	"berth/internal/vmlogin"
 	"berth/internal/vmseed"
 )
 
@@ -127,7 +124,7 @@ func (d Driver) Create(ctx context.Context, spec machine.Spec) (machine.Instance
 	if i, err = d.launch(ctx, i, v); err != nil {
 		return i, err
 	}
-	return d.await(ctx, i, v, spec.Progress, sshd)
+	return d.await(ctx, i, v, spec.Progress, false)
 }
 
 // newVM is a machine with a name and an interface of its own.
@@ -176,7 +173,7 @@ func makeFiles(ctx context.Context, spec machine.Spec, set settings, v vm, i mac
 		}
 	}
 	spec.Progress("Creating the SSH key...")
-	public, err := makeKey(file(i, keyFile), spec.Name)
+	public, err := vmlogin.NewKey(file(i, keyFile), spec.Name)
 	if err != nil {
 		return fmt.Errorf("create the SSH key: %w", err)
 	}
@@ -195,25 +192,6 @@ type reporter struct{ spec machine.Spec }
 
 func (r reporter) Line(text string)                   { r.spec.Progress(text) }
 func (r reporter) Bar(what string, done, total int64) { r.spec.Bar(what, done, total) }
-
-// makeKey makes a key pair and returns the public half as authorized_keys has it.
-func makeKey(path, comment string) (string, error) {
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return "", err
-	}
-	block, err := ssh.MarshalPrivateKey(private, comment)
-	if err != nil {
-		return "", err
-	}
-	key, err := ssh.NewPublicKey(public)
-	if err != nil {
-		return "", err
-	}
-	line := string(ssh.MarshalAuthorizedKey(key))
-	line = line[:len(line)-1] + " " + comment
-	return line, errors.Join(os.WriteFile(path, pem.EncodeToMemory(block), 0o600), os.WriteFile(path+".pub", []byte(line+"\n"), 0o600))
-}
 
 // State implements machine.Driver.
 func (d Driver) State(ctx context.Context, i machine.Instance) (machine.State, error) {

@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"berth/internal/driver/drivertest"
 	"berth/internal/machine"
 )
 
@@ -27,36 +28,11 @@ func needQEMU(t *testing.T) {
 	}
 }
 
-// guest is a whole operating system, of one sector: it does nothing but switch itself off when its power button is pressed, and
-// count the seconds on its console.
-var guest = []byte{
-	0xba, 0x02, 0x06, // mov dx, 0x602    ACPI's enable register
-	0xb8, 0x00, 0x01, // mov ax, 0x100    its power button
-	0xef,             // out dx, ax
-	0xfb,             // again: sti
-	0xf4,             // hlt              until the next interrupt: the clock's
-	0xba, 0xf8, 0x03, // mov dx, 0x3f8    the console
-	0xb0, 0x2e, // mov al, '.'
-	0xee,             // out dx, al
-	0xba, 0x00, 0x06, // mov dx, 0x600    ACPI's status register
-	0xed,             // in ax, dx
-	0xf6, 0xc4, 0x01, // test ah, 1
-	0x74, 0xef, // jz again
-	0xba, 0x04, 0x06, // mov dx, 0x604    ACPI's control register
-	0xb8, 0x00, 0x20, // mov ax, 0x2000   off
-	0xef,       // out dx, ax
-	0xf4,       // hlt
-	0xeb, 0xfd, // jmp $-1
-}
-
 // guestImage is a disk with the guest.
 func guestImage(t *testing.T) string {
 	t.Helper()
-	sector := make([]byte, 512)
-	copy(sector, guest)
-	sector[510], sector[511] = 0x55, 0xaa
 	path := filepath.Join(t.TempDir(), "guest.raw")
-	if err := os.WriteFile(path, append(sector, make([]byte, 1<<20-512)...), 0o600); err != nil {
+	if err := os.WriteFile(path, drivertest.Guest(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path
