@@ -44,6 +44,9 @@ const (
 	// namesPause lets what changes together change. In a large and busy fleet it is namesShare times what a list takes, up to
 	// namesPauseMax.
 	namesPause, namesShare, namesPauseMax = 100 * time.Millisecond, 5, 2 * time.Second
+	// namesAgain is when the containers are listed once more after the last change: an engine tells that a container died before it
+	// lists it as dead.
+	namesAgain = time.Second
 	// namesRetry is between attempts to reach an endpoint.
 	namesRetry = time.Second
 	// namesHold is how long names are told of an endpoint that does not answer. Containers run on without their manager.
@@ -53,7 +56,7 @@ const (
 )
 
 // namesEvents are those that change names. A health check's commands are not among them: they come all the time.
-const namesEvents = `{"type":["container","node","daemon"],"event":["start","die","destroy","rename","pause","unpause","health_status","move",` +
+const namesEvents = `{"type":["container","node","daemon"],"event":["start","die","stop","destroy","rename","pause","unpause","health_status","move",` +
 	`"engine_connect","engine_reconnect","engine_disconnect","join","leave","update"]}`
 
 // page is what is known, or nil if that is nothing, or too old to be told.
@@ -101,6 +104,7 @@ func (b *nameBook) session(ctx context.Context) error {
 	}()
 	every := time.NewTicker(namesEvery)
 	defer every.Stop()
+	var again <-chan time.Time
 	for {
 		began := time.Now()
 		if err := b.refresh(ctx); err != nil {
@@ -119,8 +123,12 @@ func (b *nameBook) session(ctx context.Context) error {
 			return err
 		case <-every.C:
 			continue
+		case <-again:
+			again = nil
+			continue
 		case <-told:
 		}
+		again = time.After(namesAgain)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

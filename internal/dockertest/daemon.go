@@ -47,6 +47,8 @@ type Options struct {
 	ContainerdStore bool
 	// SlowDeath is how long a container lives on after a kill was answered, as with new engines.
 	SlowDeath time.Duration
+	// SlowCleanup is how long lists show a container as running after the event of its end: engines unmount and unplug it in between.
+	SlowCleanup time.Duration
 	// NoRequestLog leaves Requests empty; RequestCount still counts.
 	NoRequestLog bool
 }

@@ -225,6 +225,9 @@ func (c *container) summary(size bool) summary {
 	if s.Mounts == nil {
 		s.Mounts = []mountPoint{}
 	}
+	if c.status == "exited" && time.Since(c.finishedAt) < c.d.opt.SlowCleanup {
+		s.State, s.Status = "running", "Up 1 second"
+	}
 	if size {
 		s.SizeRootFs = c.d.images[c.imageID].size
 	}

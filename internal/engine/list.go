@@ -152,7 +152,19 @@ func (e *Engine) carry(old, c *fleet.Container, now time.Time) bool {
 		}
 	}
 	h.apply(c)
+	e.mistrust(c, h, now)
 	return c.StatusAt(now) != c.Status && c.State == old.State
+}
+
+// mistrustFor is how long an engine may go on listing a container as running after it told of its end.
+const mistrustFor = time.Minute
+
+// mistrust asks again for a row that does not show yet what an event told: an engine tells that a container died, then cleans up after it,
+// and lists it as running for as long as that takes (moby's handleContainerExit).
+func (e *Engine) mistrust(c *fleet.Container, h hint, now time.Time) {
+	if since := now.Sub(h.finished); c.State == "running" && h.finished.After(c.StartedAt) && since < mistrustFor {
+		e.owe(objectOf(fleet.KindContainer, c.ID), false, max(settle, since)) // each time twice as late
+	}
 }
 
 // newer is what an event told if that is news, or else now.
