@@ -17,7 +17,7 @@ import (
 // word.
 const (
 	collectAt      = 75
-	collectLargeAt = 30
+	collectLargeAt = 50
 	largeHeap      = 64 << 20
 )
 

@@ -92,9 +92,9 @@ func TestRunsMergeInOrder(t *testing.T) {
 			}
 			return strings.Compare(a.id, b.id)
 		})
-		for all.order(); len(all) > 0; {
-			c := all.pop(even).container
-			got = append(got, hit{-c.Created, c.ID})
+		ordered := all.merge()
+		for f, ok := ordered.pop(even); ok; f, ok = ordered.pop(even) {
+			got = append(got, hit{-f.container.Created, f.container.ID})
 		}
 		if !slices.Equal(got, want) {
 			t.Fatalf("merged %v, want %v", got, want)

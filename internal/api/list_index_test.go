@@ -45,9 +45,8 @@ func TestIndexedListsEqualAScan(t *testing.T) {
 		}
 		var got, want []string
 		match := l.match()
-		all := l.runs(snap)
-		for all.order(); len(all) > 0; {
-			f := all.pop(match)
+		all := l.runs(snap).merge()
+		for f, ok := all.pop(match); ok; f, ok = all.pop(match) {
 			got = append(got, f.node.Name+" "+f.container.ID)
 		}
 		var scan []fleet.Ref

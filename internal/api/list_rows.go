@@ -50,7 +50,7 @@ func (r *run) labelled(i int) bool {
 	return true
 }
 
-// runs merge the containers of many nodes into the order of the list, without sorting them: a heap, the youngest on top.
+// runs are what all nodes add.
 type runs []run
 
 func (h *runs) add(n *fleet.Node, labels []labelTest, match test) {
@@ -64,40 +64,83 @@ func (h *runs) add(n *fleet.Node, labels []labelTest, match test) {
 	}
 }
 
-func (h runs) order() {
-	for i := len(h)/2 - 1; i >= 0; i-- {
-		h.sink(i)
-	}
+// merge is the containers of all runs in the order of the list. They are not sorted but held against each other in a tournament of the
+// runs' next ones, of which the tree keeps who lost where (Knuth, The Art of Computer Programming, 5.4.1): after each that is taken, its
+// run's next one meets those that lost on the way up, one for each doubling of the nodes.
+type merge struct {
+	runs   runs
+	losers []entrant // of each match; the first is the winner of all
 }
 
-func (h runs) sink(i int) {
-	for {
-		child := 2*i + 1
-		if child >= len(h) {
-			return
-		}
-		if right := child + 1; right < len(h) && h[right].next.Before(&h[child].next) {
-			child = right
-		}
-		if !h[child].next.Before(&h[i].next) {
-			return
-		}
-		h[i], h[child] = h[child], h[i]
-		i = child
-	}
+// entrant is what a run's next container is ordered by, without a pointer to it, so that it is quickly moved.
+type entrant struct {
+	born  int64
+	begin uint64
+	run   int32 // negative for a run at its end, which loses against all
 }
 
-// pop takes the youngest.
-func (h *runs) pop(match test) found {
-	top := &(*h)[0]
-	f := found{top.node, top.next.Container}
-	if !top.advance(match) {
-		last := len(*h) - 1
-		(*h)[0] = (*h)[last]
-		*h = (*h)[:last]
+func (h runs) merge() *merge {
+	m := &merge{runs: h, losers: make([]entrant, max(len(h), 1))}
+	const nobody = math.MinInt32 // until a match has both sides, who comes first waits there
+	for i := range m.losers {
+		m.losers[i].run = nobody
 	}
-	h.sink(0)
-	return f
+	for i := range h {
+		e := m.entrant(i)
+		for match := (i + len(h)) / 2; ; match /= 2 {
+			if match == 0 {
+				m.losers[0] = e
+				break
+			}
+			if m.losers[match].run == nobody {
+				m.losers[match] = e
+				break
+			}
+			if m.beats(&m.losers[match], &e) {
+				m.losers[match], e = e, m.losers[match]
+			}
+		}
+	}
+	return m
+}
+
+func (m *merge) entrant(run int) entrant {
+	next := &m.runs[run].next
+	return entrant{next.Born, next.Begin, int32(run)} //nolint:gosec // there are not so many nodes
+}
+
+// beats is fleet.Aged's Before.
+func (m *merge) beats(a, b *entrant) bool {
+	switch {
+	case a.run < 0 || b.run < 0:
+		return a.run >= 0
+	case a.born != b.born:
+		return a.born > b.born
+	case a.begin != b.begin:
+		return a.begin < b.begin
+	}
+	return m.runs[a.run].next.Before(&m.runs[b.run].next)
+}
+
+// pop takes the youngest, if there is one left.
+func (m *merge) pop(match test) (f found, ok bool) {
+	i := int(m.losers[0].run)
+	if i < 0 {
+		return found{}, false
+	}
+	top := &m.runs[i]
+	f = found{top.node, top.next.Container}
+	e := entrant{run: -1}
+	if top.advance(match) {
+		e = m.entrant(i)
+	}
+	for at := (i + len(m.runs)) / 2; at > 0; at /= 2 {
+		if m.beats(&m.losers[at], &e) {
+			m.losers[at], e = e, m.losers[at]
+		}
+	}
+	m.losers[0] = e
+	return f, true
 }
 
 // found is one container of a list.
@@ -114,9 +157,13 @@ type batch struct {
 }
 
 // fill takes up to max containers, and tells whether there was one.
-func (b *batch) fill(all *runs, match test, max int) bool {
-	for b.n = 0; b.n < min(len(b.found), max) && len(*all) > 0; b.n++ {
-		b.found[b.n] = all.pop(match)
+func (b *batch) fill(all *merge, match test, max int) bool {
+	for b.n = 0; b.n < min(len(b.found), max); b.n++ {
+		f, ok := all.pop(match)
+		if !ok {
+			break
+		}
+		b.found[b.n] = f
 	}
 	return b.n > 0
 }
@@ -147,10 +194,9 @@ func (s *Server) writeRows(w http.ResponseWriter, all runs, l *listing) error {
 	if left <= 0 {
 		left = math.MaxInt
 	}
-	all.order()
 	p.page = append(p.page, '[')
-	comma, ages := false, new(fleet.Ages)
-	for next := new(batch); next.fill(&all, match, left); left -= next.n {
+	comma, ages, ordered := false, new(fleet.Ages), all.merge()
+	for next := new(batch); next.fill(ordered, match, left); left -= next.n {
 		next.touch()
 		for _, f := range next.found[:next.n] {
 			if comma {

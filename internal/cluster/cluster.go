@@ -222,7 +222,7 @@ func (c *Cluster) join(ctx context.Context, ep engine.Endpoint) *member {
 	}
 	o.Unsettled = &c.busy
 	o.EventRate = func() int { return c.hub.rate.rate(time.Now()) }
-	o.Nodes = func() int { return len(c.Snapshot().Nodes()) }
+	o.Nodes = func() int { return c.Snapshot().Len() }
 	m.engine = engine.New(ep, o)
 	c.o.Log.Info("node joins", "name", ep.Name, "addr", ep.Addr)
 	go func() {

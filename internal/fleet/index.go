@@ -46,29 +46,35 @@ func within(prefix string) (first, last uint64) {
 	return first, first
 }
 
-// index is entries in order, on pages that versions share: a change makes the pages anew on which something changed, and the
-// list of pages. It costs three words for an entry, where a tree had nodes and keys besides. Equal entries are kept as
+// index is entries in order, on pages in books, which versions share: a change makes the pages anew on which something changed, their
+// books, and the list of books. It costs three words for an entry, where a tree had nodes and keys besides. Equal entries are kept as
 // often as they were added. The zero value is empty.
-type index struct{ pages [][]entry }
+type index struct{ books []book }
 
-// pageEntries is how many entries a page holds at most: more are copied for nothing, and fewer make the list of pages long.
-const pageEntries = 128
+// book is pages, none of them empty.
+type book [][]entry
+
+// What is copied for a change is a page of entries, a book of pages, and all books of an index, so these are about as long as each other for
+// a fleet of tens of thousands of containers.
+const pageEntries, bookPages = 32, 32
 
 // from calls yield for the entries with keys from first to last until it returns false, and for equal ones once.
 func (x index) from(first, last uint64, yield func(entry) bool) {
-	p := max(0, sort.Search(len(x.pages), func(i int) bool { return x.pages[i][0].key >= first })-1)
+	b := max(0, sort.Search(len(x.books), func(i int) bool { return x.books[i][0][0].key >= first })-1)
 	var before entry
-	for ; p < len(x.pages); p++ {
-		page := x.pages[p]
-		for i := sort.Search(len(page), func(i int) bool { return page[i].key >= first }); i < len(page); i++ {
-			e := page[i]
-			if e.key > last {
-				return
+	for _, pages := range x.books[min(b, len(x.books)):] {
+		p := max(0, sort.Search(len(pages), func(i int) bool { return pages[i][0].key >= first })-1)
+		for _, page := range pages[p:] {
+			for i := sort.Search(len(page), func(i int) bool { return page[i].key >= first }); i < len(page); i++ {
+				e := page[i]
+				if e.key > last {
+					return
+				}
+				if e != before && !yield(e) {
+					return
+				}
+				before = e
 			}
-			if e != before && !yield(e) {
-				return
-			}
-			before = e
 		}
 	}
 }
@@ -80,29 +86,46 @@ func (x index) edit(drop, put []entry) index {
 	}
 	slices.SortFunc(drop, compareEntries)
 	slices.SortFunc(put, compareEntries)
-	pages := x.pages
-	if len(pages) == 0 {
-		pages = [][]entry{nil}
+	books := x.books
+	if len(books) == 0 {
+		books = []book{{nil}}
 	}
-	next := make([][]entry, 0, len(pages)+len(put)/pageEntries+1)
-	for len(drop) > 0 || len(put) > 0 {
-		// Pages up to that of the next change are shared.
-		at := changes(drop, put)
-		p := max(0, sort.Search(len(pages), func(i int) bool { return len(pages[i]) > 0 && compareEntries(pages[i][0], at) > 0 })-1)
-		next = append(next, pages[:p]...)
-		end := func(es []entry) int { return len(es) }
-		if p+1 < len(pages) {
-			bound := pages[p+1][0]
-			end = func(es []entry) int {
-				n, _ := slices.BinarySearchFunc(es, bound, compareEntries)
-				return n
-			}
+	next := make([]book, 0, len(books)+1)
+	done := 0
+	deal(len(books), func(i int) entry { return books[i][0][0] }, drop, put, func(i int, drop, put []entry) {
+		next = append(next, books[done:i]...) // those up to the next change are shared
+		next = appendParts(next, books[i].edit(drop, put), bookPages)
+		done = i + 1
+	})
+	return index{append(next, books[done:]...)}
+}
+
+// edit is that of the index, whose changes are sorted.
+func (b book) edit(drop, put []entry) book {
+	next := make(book, 0, len(b)+1)
+	done := 0
+	deal(len(b), func(i int) entry { return b[i][0] }, drop, put, func(i int, drop, put []entry) {
+		next = append(next, b[done:i]...)
+		next = appendParts(next, merge(b[i], drop, put), pageEntries)
+		done = i + 1
+	})
+	return append(next, b[done:]...)
+}
+
+// deal gives the changes to those of n parts in order that they belong to.
+func deal(n int, first func(part int) entry, drop, put []entry, to func(part int, drop, put []entry)) {
+	for part := 0; len(drop) > 0 || len(put) > 0; part++ {
+		at, before := changes(drop, put), part+1
+		part += sort.Search(n-before, func(i int) bool { return compareEntries(first(before+i), at) > 0 })
+		d, p := len(drop), len(put)
+		if part+1 < n {
+			bound := first(part + 1)
+			d, _ = slices.BinarySearchFunc(drop, bound, compareEntries)
+			p, _ = slices.BinarySearchFunc(put, bound, compareEntries)
 		}
-		d, n := end(drop), end(put)
-		next = appendPages(next, merge(pages[p], drop[:d], put[:n]))
-		drop, put, pages = drop[d:], put[n:], pages[p+1:]
+		to(part, drop[:d], put[:p])
+		drop, put = drop[d:], put[p:]
 	}
-	return index{append(next, pages...)}
 }
 
 // changes is the first change.
@@ -128,18 +151,18 @@ func merge(page, drop, put []entry) []entry {
 	return append(out, put...)
 }
 
-// appendPages appends entries as one page or more, all of one size, or to the last page if both are small.
-func appendPages(pages [][]entry, es []entry) [][]entry {
+// appendParts appends a page's entries, or a book's pages, as one part or more, all of one size, or to the last part if both are small.
+func appendParts[P ~[]E, E any](parts []P, es P, limit int) []P {
 	if len(es) == 0 {
-		return pages
+		return parts
 	}
-	if last := len(pages) - 1; last >= 0 && len(pages[last])+len(es) <= pageEntries/2 {
-		pages[last] = slices.Concat(pages[last], es)
-		return pages
+	if last := len(parts) - 1; last >= 0 && len(parts[last])+len(es) <= limit/2 {
+		parts[last] = slices.Concat(parts[last], es)
+		return parts
 	}
-	for n := (len(es) + pageEntries - 1) / pageEntries; n > 1; n-- {
+	for n := (len(es) + limit - 1) / limit; n > 1; n-- {
 		cut := len(es) / n
-		pages, es = append(pages, slices.Clone(es[:cut])), es[cut:]
+		parts, es = append(parts, slices.Clone(es[:cut])), es[cut:]
 	}
-	return append(pages, slices.Clip(es))
+	return append(parts, slices.Clip(es))
 }

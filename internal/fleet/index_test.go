@@ -10,6 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
+func (x index) pages() [][]entry { return slices.Concat(x.books...) }
+
 // The index is a sorted list on pages: whatever is put and dropped, reading it gives what the list gives, older versions
 // stay as they were, and its pages are neither empty, nor too large, nor many small ones in a row.
 func TestIndexIsASortedListOnPages(t *testing.T) {
@@ -31,19 +33,24 @@ func TestIndexIsASortedListOnPages(t *testing.T) {
 				}
 				return gone
 			})
-			put := rapid.SliceOfN(draw, 0, 3*pageEntries).Draw(t, "put")
+			put := rapid.SliceOfN(draw, 0, 3*pageEntries*bookPages/8).Draw(t, "put")
 			list = append(list, put...)
 			slices.SortFunc(list, compareEntries)
 			x = x.edit(drop, put)
-			if got := slices.Concat(x.pages...); !slices.Equal(got, list) {
+			if got := slices.Concat(x.pages()...); !slices.Equal(got, list) {
 				t.Fatalf("holds %v, want %v", got, list)
 			}
-			if got := slices.Concat(before.pages...); !slices.Equal(got, was) {
+			if got := slices.Concat(before.pages()...); !slices.Equal(got, was) {
 				t.Fatalf("the version before became %v, want %v", got, was)
 			}
-			for _, page := range x.pages {
+			for _, page := range x.pages() {
 				if len(page) == 0 || len(page) > pageEntries {
 					t.Fatalf("a page of %d entries", len(page))
+				}
+			}
+			for _, b := range x.books {
+				if len(b) == 0 || len(b) > bookPages {
+					t.Fatalf("a book of %d pages", len(b))
 				}
 			}
 			first := rapid.Uint64Range(0, wide+1).Draw(t, "first")
@@ -67,20 +74,20 @@ func TestIndexStaysDense(t *testing.T) {
 	for i := range many {
 		x = x.edit(nil, at(i))
 	}
-	if n := len(x.pages); n > 2*many/pageEntries+1 {
+	if n := len(x.pages()); n > 2*many/pageEntries+1 {
 		t.Errorf("%d entries are on %d pages", many, n)
 	}
 	for i := range many - 100 {
 		x = x.edit(at(i), nil)
 	}
-	if n := len(x.pages); n > 20 {
+	if n := len(x.pages()); n > 20 {
 		t.Errorf("100 entries are on %d pages", n)
 	}
 	for i := many - 100; i < many; i++ {
 		x = x.edit(at(i), nil)
 	}
-	if len(x.pages) != 0 {
-		t.Errorf("no entry is on %d pages", len(x.pages))
+	if len(x.pages()) != 0 {
+		t.Errorf("no entry is on %d pages", len(x.pages()))
 	}
 }
 

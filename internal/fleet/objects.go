@@ -56,7 +56,7 @@ func (s *Snapshot) Networks(ref string) ([]NetworkRef, error) {
 
 func (s *Snapshot) networks(match func(*Network) bool) []NetworkRef {
 	var found []NetworkRef
-	for _, n := range s.byName {
+	for n := range s.byName.all() {
 		for _, w := range n.Networks {
 			if match(w) {
 				found = append(found, NetworkRef{n, w})
@@ -86,7 +86,7 @@ func oneNetwork(ref string, found []NetworkRef) ([]NetworkRef, error) {
 // whether that is a fault is for the caller to say.
 func (s *Snapshot) Volumes(ref string) ([]VolumeRef, error) {
 	var found []VolumeRef
-	for _, n := range s.byName {
+	for n := range s.byName.all() {
 		for _, v := range n.Volumes {
 			if v.Name == ref {
 				found = append(found, VolumeRef{n, v})
@@ -113,7 +113,7 @@ func (s *Snapshot) Volumes(ref string) ([]VolumeRef, error) {
 func (s *Snapshot) Images(ref string) ([]ImageRef, error) {
 	match := MatchImage(ref)
 	var found []ImageRef
-	for _, n := range s.byName {
+	for n := range s.byName.all() {
 		for _, i := range n.Images {
 			if match(i) {
 				found = append(found, ImageRef{n, i})
@@ -133,7 +133,7 @@ func (s *Snapshot) imagesByPrefix(ref string) ([]ImageRef, error) {
 	}
 	var found []ImageRef
 	ids := map[string]bool{}
-	for _, n := range s.byName {
+	for n := range s.byName.all() {
 		for _, i := range n.Images {
 			if strings.HasPrefix(strings.TrimPrefix(i.ID, "sha256:"), prefix) {
 				found = append(found, ImageRef{n, i})

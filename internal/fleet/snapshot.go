@@ -17,7 +17,8 @@ type Ref struct {
 // Snapshot is the fleet at one moment. The zero value is an empty fleet. A Snapshot is never changed; Replace and Without
 // make new ones that share what did not change, at a cost that depends on one node and not on the fleet.
 type Snapshot struct {
-	byName  []*Node // by name, in natural order
+	byName  roll    // by name, in natural order
+	list    *whole  // the same
 	byID    []int32 // their places in byName, by ID
 	unwell  []*Node // those that do not answer, by name
 	ids     index   // by the beginning of the containers' IDs
@@ -36,7 +37,19 @@ func (s *Snapshot) Version() uint64 { return s.version }
 func (s *Snapshot) ImagesVersion() uint64 { return s.images }
 
 // Nodes lists the nodes by name in natural order. The slice must not be changed.
-func (s *Snapshot) Nodes() []*Node { return s.byName }
+func (s *Snapshot) Nodes() []*Node {
+	if s.list == nil {
+		return nil
+	}
+	return s.list.of(s.byName)
+}
+
+// Len is how many nodes there are, and At the node in that place of Nodes. They cost less than Nodes, which makes a list of all if nobody has
+// asked for it since the last change.
+func (s *Snapshot) Len() int { return s.byName.count }
+
+// At is the node in that place of Nodes.
+func (s *Snapshot) At(i int) *Node { return s.byName.at(i) }
 
 // Unwell lists the nodes that do not answer, in the order of Nodes. The slice must not be changed.
 func (s *Snapshot) Unwell() []*Node { return s.unwell }
@@ -47,22 +60,35 @@ func (s *Snapshot) Node(id string) (*Node, bool) {
 	if !ok {
 		return nil, false
 	}
-	return s.byName[s.byID[i]], true
+	return s.byName.at(int(s.byID[i])), true
+}
+
+// Position tells which of Nodes has that ID. It looks at a guess first, which saves one who goes through IDs in that order a search for
+// each.
+func (s *Snapshot) Position(id string, guess int) (int, bool) {
+	if guess >= 0 && guess < s.byName.count && s.byName.at(guess).ID == id {
+		return guess, true
+	}
+	i, ok := s.rank(id)
+	if !ok {
+		return 0, false
+	}
+	return int(s.byID[i]), true
 }
 
 // rank is where the node is, or would be, in byID.
 func (s *Snapshot) rank(id string) (int, bool) {
-	return slices.BinarySearchFunc(s.byID, id, func(at int32, id string) int { return strings.Compare(s.byName[at].ID, id) })
+	return slices.BinarySearchFunc(s.byID, id, func(at int32, id string) int { return strings.Compare(s.byName.at(int(at)).ID, id) })
 }
 
 // NodeByName returns the node of that name, or whose node ID or engine ID it is.
 func (s *Snapshot) NodeByName(name string) (*Node, bool) {
-	for _, n := range s.byName {
+	for n := range s.byName.all() {
 		if n.Name == name || n.ID == name {
 			return n, true
 		}
 	}
-	for _, n := range s.byName {
+	for n := range s.byName.all() {
 		if n.EngineID == name && name != "" {
 			return n, true
 		}
@@ -73,7 +99,7 @@ func (s *Snapshot) NodeByName(name string) (*Node, bool) {
 // Containers counts the containers of all nodes.
 func (s *Snapshot) Containers() int {
 	n := 0
-	for _, node := range s.byName {
+	for node := range s.byName.all() {
 		n += len(node.Containers)
 	}
 	return n
@@ -108,16 +134,16 @@ func (s *Snapshot) Without(id string) *Snapshot {
 
 func (s *Snapshot) copy() *Snapshot {
 	next := *s
-	next.byName = slices.Clone(s.byName)
+	next.list = new(whole)
 	next.version++
 	return &next
 }
 
-// order keeps the lists of nodes, moving as little as it can. byName is the snapshot's own already.
+// order keeps the lists of nodes, moving as little as it can.
 func (s *Snapshot) order(old, n *Node) {
 	if old != nil && n != nil && old.Name == n.Name {
 		i, _ := s.rank(n.ID)
-		s.byName[s.byID[i]] = n
+		s.byName = s.byName.with(int(s.byID[i]), n)
 	} else {
 		s.byID = slices.Clone(s.byID)
 		if old != nil {
@@ -140,7 +166,7 @@ func (s *Snapshot) order(old, n *Node) {
 func (s *Snapshot) takeOut(n *Node) {
 	i, _ := s.rank(n.ID)
 	at := s.byID[i]
-	s.byName = slices.Delete(s.byName, int(at), int(at)+1)
+	s.byName = newRoll(slices.Delete(slices.Collect(s.byName.all()), int(at), int(at)+1))
 	s.byID = slices.Delete(s.byID, i, i+1)
 	for k, p := range s.byID {
 		if p > at {
@@ -151,8 +177,9 @@ func (s *Snapshot) takeOut(n *Node) {
 
 func (s *Snapshot) putIn(n *Node) {
 	i, _ := s.rank(n.ID)
-	at, _ := slices.BinarySearchFunc(s.byName, n, compareNames)
-	s.byName = slices.Insert(s.byName, at, n)
+	nodes := slices.Collect(s.byName.all())
+	at, _ := slices.BinarySearchFunc(nodes, n, compareNames)
+	s.byName = newRoll(slices.Insert(nodes, at, n))
 	for k, p := range s.byID {
 		if p >= int32(at) {
 			s.byID[k]++

@@ -36,7 +36,7 @@ func (s *Swarm) In(managers map[string]bool) bool {
 // SwarmManagers are the IDs of a cluster's managers, as far as nodes of the fleet say that they are; of all clusters for "".
 func (s *Snapshot) SwarmManagers(cluster string) map[string]bool {
 	ids := map[string]bool{}
-	for _, n := range s.byName {
+	for n := range s.byName.all() {
 		if n.Swarm.Manager && (cluster == "" || n.Swarm.Cluster == cluster) {
 			ids[n.Swarm.NodeID] = true
 		}
@@ -49,7 +49,7 @@ func (s *Snapshot) SwarmOf(n *Node) string {
 	if n.Swarm.Cluster != "" || !n.Swarm.Active() {
 		return n.Swarm.Cluster
 	}
-	for _, other := range s.byName {
+	for other := range s.byName.all() {
 		if other.Swarm.Cluster != "" && other.Swarm.Manager && n.Swarm.In(map[string]bool{other.Swarm.NodeID: true}) {
 			return other.Swarm.Cluster
 		}

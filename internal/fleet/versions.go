@@ -24,7 +24,7 @@ func (s *Snapshot) count(old, n *Node) {
 		return
 	}
 	s.versions = Versions{}
-	for _, m := range s.byName {
+	for m := range s.byName.all() {
 		s.versions.add(m)
 	}
 }

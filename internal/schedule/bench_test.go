@@ -85,6 +85,20 @@ func BenchmarkPlace(b *testing.B) {
 				}
 			})
 		}
+		b.Run(fmt.Sprintf("preferred/nodes=%d", nodes), func(b *testing.B) {
+			v := View{Snapshot: s}
+			r := &Request{Name: "web"}
+			for i, n := range s.Nodes() {
+				if r.Prefer = append(r.Prefer, n.ID); i < nodes/2 {
+					v.Pending = append(v.Pending, Pending{n.ID, &Request{Name: fmt.Sprint("p", i)}})
+				}
+			}
+			for b.Loop() {
+				if _, err := Place(v, r, DefaultPolicy()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 		b.Run(fmt.Sprintf("pending64/nodes=%d", nodes), func(b *testing.B) {
 			v := View{Snapshot: s}
 			for i := range 64 {

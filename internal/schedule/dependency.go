@@ -61,9 +61,9 @@ func (p *plan) named(name string) map[*fleet.Node]bool {
 	for _, ref := range p.snapshot.Named(name) {
 		on[ref.Node] = true
 	}
-	for n, l := range p.loads {
-		if l.any(func(o *Request) bool { return o.Name == name && name != "" }) {
-			on[n] = true
+	for i := range p.snapshot.Len() {
+		if p.loads.at(i).any(func(o *Request) bool { return o.Name == name && name != "" }) {
+			on[p.snapshot.At(i)] = true
 		}
 	}
 	return on

@@ -62,8 +62,8 @@ func Explain(v View, r *Request, policy Policy) ([]Verdict, error) {
 	}
 	var fitting []ranked
 	var refused []Verdict
-	for _, n := range p.snapshot.Nodes() {
-		c := p.candidate(n)
+	for i, n := range p.snapshot.Nodes() {
+		c := p.candidate(i)
 		if s, i := p.refusal(&c); s != nil {
 			refused = append(refused, Verdict{Node: n, Filter: s.name, Reason: s.reasons[i].one})
 			continue
@@ -85,7 +85,7 @@ func Explain(v View, r *Request, policy Policy) ([]Verdict, error) {
 type plan struct {
 	snapshot *fleet.Snapshot
 	req      *Request
-	loads    map[*fleet.Node]*load
+	loads    *loads
 	stages   []*stage // in order
 	wishes   []test
 
@@ -101,7 +101,7 @@ func newPlan(v View, r *Request, policy Policy) (*plan, error) {
 		v.Snapshot = &fleet.Snapshot{}
 	}
 	p := &plan{
-		snapshot: v.Snapshot, req: r, loads: loads(v),
+		snapshot: v.Snapshot, req: r, loads: newLoads(v),
 		strategy: newStrategy(r, policy), resources: newResources(r, policy.Overcommit),
 	}
 	p.add(stateStage())
@@ -167,13 +167,18 @@ func (p *plan) wish(exprs []Expr, compile func(Expr) test) {
 	}
 }
 
-func (p *plan) candidate(n *fleet.Node) candidate {
-	c := candidate{node: n, facts: n.Facts()}
-	if p.loads != nil {
-		c.load = p.loads[n]
-	}
+// candidate is the node at that place in the fleet.
+func (p *plan) candidate(at int) candidate {
+	n := p.snapshot.At(at)
+	c := candidate{node: n, facts: n.Facts(), load: p.loads.at(at)}
 	p.measure(&c)
 	return c
+}
+
+// candidateOf is a node of the fleet.
+func (p *plan) candidateOf(n *fleet.Node) candidate {
+	at, _ := p.snapshot.Position(n.ID, 0)
+	return p.candidate(at)
 }
 
 // refusal returns the first stage that refuses the node and which of its reasons, or no stage.

@@ -95,7 +95,7 @@ func propose(v View, m Movable, policy Policy) (proposal, error) {
 	if to == nil || to.ID == m.NodeID {
 		return proposal{}, nil
 	}
-	here, there := p.candidate(now), p.candidate(to)
+	here, there := p.candidateOf(now), p.candidateOf(to)
 	if s, i := p.refusal(&here); s != nil {
 		return proposal{to: to, misfit: true, why: fmt.Sprintf("%s %s", now.Name, s.reasons[i].one)}, nil
 	}

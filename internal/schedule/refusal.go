@@ -70,8 +70,8 @@ func (p *plan) noFit() *NoFit {
 		counts[i] = make([]int, len(s.reasons))
 	}
 	deepest := 0
-	for _, n := range p.snapshot.Nodes() {
-		c := p.candidate(n)
+	for at := range p.snapshot.Nodes() {
+		c := p.candidate(at)
 		for i, s := range p.stages {
 			if why := s.check(&c); why != fits {
 				counts[i][why]++

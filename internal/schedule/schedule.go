@@ -73,7 +73,14 @@ type candidate struct {
 // load is what the creates in flight add to a node.
 type load struct {
 	reservation
-	requests []*Request
+	creates int32
+	last    *link
+}
+
+// link is a create in flight, and the one before it on the same node.
+type link struct {
+	request *Request
+	before  *link
 }
 
 type reservation struct{ memory, nanoCPUs int64 }
@@ -90,40 +97,56 @@ func (l *load) count() int32 {
 	if l == nil {
 		return 0
 	}
-	return int32(len(l.requests))
+	return l.creates
 }
 
 func (l *load) any(test func(*Request) bool) bool {
 	if l == nil {
 		return false
 	}
-	for _, r := range l.requests {
-		if test(r) {
+	for c := l.last; c != nil; c = c.before {
+		if test(c.request) {
 			return true
 		}
 	}
 	return false
 }
 
-// loads adds the creates in flight up by node. One whose node has left the fleet counts nowhere.
-func loads(v View) map[*fleet.Node]*load {
+// loads are what the creates in flight add, by node.
+type loads struct {
+	of  []int32 // by place in the fleet: where in all, counted from 1; 0 is no load
+	all []load
+}
+
+// newLoads adds the creates in flight up. One whose node has left the fleet counts nowhere.
+func newLoads(v View) *loads {
 	if len(v.Pending) == 0 {
 		return nil
 	}
-	byNode := make(map[*fleet.Node]*load, len(v.Pending))
-	for _, p := range v.Pending {
-		n, ok := v.Snapshot.Node(p.NodeID)
+	ls := &loads{of: make([]int32, v.Snapshot.Len()), all: make([]load, 0, len(v.Pending))}
+	links := make([]link, len(v.Pending))
+	for i, p := range v.Pending {
+		at, ok := v.Snapshot.Position(p.NodeID, 0)
 		if !ok {
 			continue
 		}
-		l := byNode[n]
-		if l == nil {
-			l = &load{}
-			byNode[n] = l
+		if ls.of[at] == 0 {
+			ls.all = append(ls.all, load{})
+			ls.of[at] = int32(len(ls.all)) //nolint:gosec // no more than nodes
 		}
+		l := &ls.all[ls.of[at]-1]
 		l.memory += max(p.Request.Memory, 0)
 		l.nanoCPUs += max(p.Request.NanoCPUs, 0)
-		l.requests = append(l.requests, p.Request)
+		links[i] = link{p.Request, l.last}
+		l.creates, l.last = l.creates+1, &links[i]
 	}
-	return byNode
+	return ls
+}
+
+// at is the load of the node at that place in the fleet.
+func (ls *loads) at(i int) *load {
+	if ls == nil || ls.of[i] == 0 {
+		return nil
+	}
+	return &ls.all[ls.of[i]-1]
 }
