@@ -16,7 +16,7 @@ import (
 // there is enough for a small fleet; for one of more than largeHeap the memory counts more. $GOGC and $GOMEMLIMIT have the last
 // word.
 const (
-	collectAt      = 75
+	collectAt      = 60
 	collectLargeAt = 50
 	largeHeap      = 64 << 20
 )
