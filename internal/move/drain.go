@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"berth/internal/enginecall"
 	"berth/internal/fleet"
 )
 
@@ -181,7 +182,7 @@ func (m *Mover) moveAway(ctx context.Context, n *fleet.Node, d *drain, c *fleet.
 	case err == nil:
 		d.moved = append(d.moved, fleet.Moved{Name: c.Name, To: to.Name})
 		delete(d.stuck, c.ID)
-	case isStatus(err, http.StatusNotFound):
+	case enginecall.IsStatus(err, http.StatusNotFound):
 		delete(d.stuck, c.ID) // it was removed meanwhile
 	case ctx.Err() == nil:
 		f := d.stuck[c.ID]

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"berth/internal/enginecall"
 	"berth/internal/fleet"
 )
 
@@ -45,7 +46,7 @@ func (j *journey) run(ctx context.Context) error {
 	j.m.progress(j, "start")
 	if err := j.startNew(ctx); err != nil {
 		err = fmt.Errorf("start: %w", err)
-		if !refused(err) {
+		if !enginecall.Refused(err) {
 			return err // it may run: nothing may be undone before that is known
 		}
 		return errors.Join(err, j.giveBack(ctx))
@@ -137,11 +138,11 @@ func (j *journey) startNew(ctx context.Context) error {
 	}
 	now, err := j.m.eng.inspect(ctx, j.from, j.c.ID)
 	switch {
-	case isStatus(err, http.StatusNotFound): // it can do no harm then
+	case enginecall.IsStatus(err, http.StatusNotFound): // it can do no harm then
 	case err != nil:
 		return err
 	case now.runs():
-		return &EngineError{j.from.Name, "", http.StatusConflict, "the container was started again at the last moment"}
+		return &enginecall.Error{Node: j.from.Name, Status: http.StatusConflict, Message: "the container was started again at the last moment"}
 	}
 	err = j.m.eng.startIt(ctx, j.to, j.id)
 	j.m.look(ctx, j.to, fleet.KindContainer, j.id)
@@ -188,7 +189,7 @@ type former struct {
 // restore has the old container be what it was.
 func (m *Mover) restore(ctx context.Context, n *fleet.Node, id string, was former) error {
 	now, err := m.eng.inspect(ctx, n, id)
-	if isStatus(err, http.StatusNotFound) {
+	if enginecall.IsStatus(err, http.StatusNotFound) {
 		return nil // somebody removed it
 	}
 	if err != nil {

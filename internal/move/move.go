@@ -14,23 +14,18 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
 
+	"berth/internal/enginecall"
 	"berth/internal/fleet"
 	"berth/internal/schedule"
 )
 
-// Engines reaches single nodes.
-type Engines interface {
-	Do(ctx context.Context, nodeID string, r *http.Request) (*http.Response, error)
-}
-
 // Fleet is what a move asks of the cluster.
 type Fleet interface {
-	Engines
+	enginecall.Engines
 	Snapshot() *fleet.Snapshot
 	// Whole returns the nodes with what the snapshot hides.
 	Whole() []*fleet.Node
@@ -93,7 +88,7 @@ type Mover struct {
 // New makes a Mover. It starts nothing.
 func New(o Options) *Mover {
 	return &Mover{
-		o: o, eng: caller{o.Fleet, o.APIMax}, busy: map[string]string{}, drains: map[string]*drain{}, wake: make(chan struct{}, 1),
+		o: o, eng: newCaller(o.Fleet, o.APIMax), busy: map[string]string{}, drains: map[string]*drain{}, wake: make(chan struct{}, 1),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"berth/internal/enginecall"
 	"berth/internal/fleet"
 	"berth/internal/schedule"
 )
@@ -34,7 +35,7 @@ func (m *Mover) Plan(ctx context.Context, limit int) (plan []fleet.Shift, consid
 			req, err := m.movable(work, r)
 			var fixed *FixedError
 			switch {
-			case errors.As(err, &fixed), refused(err):
+			case errors.As(err, &fixed), enginecall.Refused(err):
 				return nil
 			case err != nil:
 				return fmt.Errorf("node %s: %w", r.Node.Name, err)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"berth/internal/enginecall"
 	"berth/internal/fleet"
 	"berth/internal/rawjson"
 )
@@ -30,12 +31,12 @@ type Recreation struct {
 
 // Recreate makes, on a node, a container as the one that was inspected: the same configuration, name, labels (so its Swarm ID)
 // and networks. It is not started. The node must have the image. If it cannot be completed, what was made of it is removed.
-func Recreate(ctx context.Context, engines Engines, inspection []byte, to *fleet.Node, o Recreation) (id string, err error) {
+func Recreate(ctx context.Context, engines enginecall.Engines, inspection []byte, to *fleet.Node, o Recreation) (id string, err error) {
 	c, err := parse(inspection)
 	if err != nil {
 		return "", err
 	}
-	return caller{engines, o.API}.recreate(ctx, c, to, o)
+	return newCaller(engines, o.API).recreate(ctx, c, to, o)
 }
 
 // Body is that of the create which makes the container that was inspected, as Recreate would.
@@ -71,7 +72,7 @@ func (e caller) recreate(ctx context.Context, c *container, to *fleet.Node, o Re
 	if err != nil {
 		return "", err
 	}
-	b, err := e.ask(ctx, createLimit, to, http.MethodPost, "/containers/create", url.Values{"name": {o.Name}}, body)
+	b, err := e.Ask(ctx, createLimit, to, http.MethodPost, "/containers/create", url.Values{"name": {o.Name}}, body)
 	if err != nil {
 		return "", err
 	}
@@ -86,7 +87,7 @@ func (e caller) recreate(ctx context.Context, c *container, to *fleet.Node, o Re
 		join := new(rawjson.Object)
 		join.Set("Container", made.ID)
 		join.Set("EndpointConfig", at.config(c.ID))
-		if _, err = e.ask(ctx, callLimit, to, http.MethodPost, "/networks/"+name+"/connect", nil, join.Bytes()); err != nil {
+		if _, err = e.Ask(ctx, callLimit, to, http.MethodPost, "/networks/"+name+"/connect", nil, join.Bytes()); err != nil {
 			err = fmt.Errorf("connect to network %s: %w", name, err)
 			break
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"berth/internal/enginecall"
 	"berth/internal/fleet"
 )
 
@@ -97,7 +98,7 @@ func (m *Mover) resume(ctx context.Context, whole []*fleet.Node, l leftover) err
 		return fmt.Errorf("node %s does not answer", from.Name)
 	}
 	fresh, err := m.eng.inspect(ctx, l.node, l.c.ID)
-	if isStatus(err, http.StatusNotFound) {
+	if enginecall.IsStatus(err, http.StatusNotFound) {
 		m.o.Fleet.Forget(l.node.ID, l.c.ID)
 		return nil
 	}
@@ -105,7 +106,7 @@ func (m *Mover) resume(ctx context.Context, whole []*fleet.Node, l leftover) err
 		return err
 	}
 	old, err := m.eng.inspect(ctx, from, move.From)
-	gone := isStatus(err, http.StatusNotFound)
+	gone := enginecall.IsStatus(err, http.StatusNotFound)
 	if err != nil && !gone {
 		return err
 	}

@@ -121,7 +121,7 @@ func (w *world) manage() *manager {
 			Addr: d.HostPort(), Key: d.HostPort(), Dial: func(ctx context.Context) (net.Conn, error) { return d.Dial(ctx, "", "") },
 		})
 	}
-	m.calls = &mortal{Cluster: m.Cluster, Mortal: dockertest.Mortal{Call: m.Cluster.Do}}
+	m.calls = &mortal{Cluster: m.Cluster, Mortal: dockertest.Mortal{Call: m.Do}}
 	m.mover = New(Options{
 		Fleet: m.calls, Knowledge: m.calls, Owner: "me", APIMax: "1.51", Parallel: 2, Every: 5 * time.Millisecond, RetryMin: 20 * time.Millisecond,
 		RetryMax: 50 * time.Millisecond, Log: log,

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"berth/internal/enginecall"
 	"berth/internal/fleet"
 )
 
@@ -85,7 +86,7 @@ func (m *Mover) volumes(ctx context.Context, n *fleet.Node, c *container) ([]vol
 		if mt.Type != "volume" {
 			continue
 		}
-		b, err := m.eng.ask(ctx, callLimit, n, http.MethodGet, "/volumes/"+mt.Name, nil, nil)
+		b, err := m.eng.Ask(ctx, callLimit, n, http.MethodGet, "/volumes/"+mt.Name, nil, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -130,7 +131,7 @@ func (m *Mover) makeVolume(ctx context.Context, from, to *fleet.Node, v volume) 
 	if err != nil {
 		return err
 	}
-	answer, err := m.eng.ask(ctx, callLimit, to, http.MethodPost, "/volumes/create", nil, b)
+	answer, err := m.eng.Ask(ctx, callLimit, to, http.MethodPost, "/volumes/create", nil, b)
 	if err != nil {
 		return err
 	}
@@ -168,7 +169,7 @@ func (m *Mover) copyVolume(ctx context.Context, from *fleet.Node, old string, to
 	})
 	g.Go(func() error {
 		defer body.Close() //nolint:errcheck // never fails
-		res, err := m.eng.open(work, to, http.MethodPut, "/containers/"+id+"/archive", url.Values{"path": {into}}, body, "application/x-tar")
+		res, err := m.eng.Open(work, to, http.MethodPut, "/containers/"+id+"/archive", url.Values{"path": {into}}, body, "application/x-tar")
 		if err != nil {
 			return err
 		}
@@ -205,7 +206,7 @@ func road(dir string, readOnly bool) (get, put string) {
 
 // archive opens a directory of a container as a tar.
 func (e caller) archive(ctx context.Context, n *fleet.Node, id, path string) (*http.Response, error) {
-	return e.open(ctx, n, http.MethodGet, "/containers/"+id+"/archive", url.Values{"path": {path}}, nil, "")
+	return e.Open(ctx, n, http.MethodGet, "/containers/"+id+"/archive", url.Values{"path": {path}}, nil, "")
 }
 
 // dropCopies removes the named volumes that were made on the target for a move that is undone.
@@ -221,8 +222,8 @@ func (m *Mover) dropCopies(ctx context.Context, from, to *fleet.Node, volumes []
 
 // dropCopy removes a volume whose mark begins so. One that has no mark is somebody's own.
 func (m *Mover) dropCopy(ctx context.Context, n *fleet.Node, name, mark string) error {
-	b, err := m.eng.ask(ctx, callLimit, n, http.MethodGet, "/volumes/"+name, nil, nil)
-	if isStatus(err, http.StatusNotFound) {
+	b, err := m.eng.Ask(ctx, callLimit, n, http.MethodGet, "/volumes/"+name, nil, nil)
+	if enginecall.IsStatus(err, http.StatusNotFound) {
 		return nil
 	}
 	if err != nil {
@@ -235,7 +236,7 @@ func (m *Mover) dropCopy(ctx context.Context, n *fleet.Node, name, mark string) 
 	if !strings.HasPrefix(row.Labels[LabelCopied], mark) {
 		return nil
 	}
-	_, err = m.eng.ask(ctx, callLimit, n, http.MethodDelete, "/volumes/"+name, nil, nil)
+	_, err = m.eng.Ask(ctx, callLimit, n, http.MethodDelete, "/volumes/"+name, nil, nil)
 	m.look(ctx, n, fleet.KindVolume, "")
 	return err
 }
@@ -247,8 +248,8 @@ func (m *Mover) releaseVolumes(ctx context.Context, from *fleet.Node, volumes []
 		if !v.named() {
 			continue
 		}
-		b, err := m.eng.ask(ctx, callLimit, from, http.MethodGet, "/volumes/"+v.Name, nil, nil)
-		if isStatus(err, http.StatusNotFound) {
+		b, err := m.eng.Ask(ctx, callLimit, from, http.MethodGet, "/volumes/"+v.Name, nil, nil)
+		if enginecall.IsStatus(err, http.StatusNotFound) {
 			continue
 		}
 		var row struct{ CreatedAt string }
@@ -256,7 +257,7 @@ func (m *Mover) releaseVolumes(ctx context.Context, from *fleet.Node, volumes []
 			err = json.Unmarshal(b, &row)
 		}
 		if err == nil && row.CreatedAt == v.CreatedAt {
-			_, err = m.eng.ask(ctx, callLimit, from, http.MethodDelete, "/volumes/"+v.Name, nil, nil)
+			_, err = m.eng.Ask(ctx, callLimit, from, http.MethodDelete, "/volumes/"+v.Name, nil, nil)
 		}
 		failed = errors.Join(failed, err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/moby/moby/api/types/swarm"
 
+	"berth/internal/enginecall"
 	"berth/internal/fleet"
 	"berth/internal/rawjson"
 )
@@ -143,8 +144,8 @@ func (k *Keeper) expel(ctx context.Context, c *cluster, m swarm.Node) error {
 			return errors.Join(err, ctx.Err())
 		}
 		var now swarm.Node
-		err = k.eng.ask(ctx, callLimit, c.speaker, http.MethodGet, "/nodes/"+m.ID, nil, nil, &now)
-		if isStatus(err, http.StatusNotFound) {
+		err = k.eng.Exchange(ctx, callLimit, c.speaker, http.MethodGet, "/nodes/"+m.ID, nil, nil, &now)
+		if enginecall.IsStatus(err, http.StatusNotFound) {
 			return nil
 		}
 		if err != nil {
@@ -199,7 +200,7 @@ func (k *Keeper) write(ctx context.Context, c *cluster, set Settings) error {
 		Version struct{ Index uint64 }
 		Spec    json.RawMessage
 	}
-	if err := k.eng.ask(ctx, callLimit, c.speaker, http.MethodGet, "/swarm", nil, nil, &is); err != nil {
+	if err := k.eng.Exchange(ctx, callLimit, c.speaker, http.MethodGet, "/swarm", nil, nil, &is); err != nil {
 		return err
 	}
 	spec, err := rawjson.ParseTrusted(is.Spec)
@@ -218,5 +219,5 @@ func (k *Keeper) write(ctx context.Context, c *cluster, set Settings) error {
 	}
 	spec.Set("Labels", labels)
 	q := url.Values{"version": {strconv.FormatUint(is.Version.Index, 10)}}
-	return k.eng.ask(ctx, callLimit, c.speaker, http.MethodPost, "/swarm/update", q, json.RawMessage(spec.Bytes()), nil)
+	return k.eng.Exchange(ctx, callLimit, c.speaker, http.MethodPost, "/swarm/update", q, json.RawMessage(spec.Bytes()), nil)
 }

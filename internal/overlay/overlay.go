@@ -115,7 +115,7 @@ type try struct {
 // New makes a Keeper. It starts nothing.
 func New(o Options) *Keeper {
 	k := &Keeper{
-		o: o, eng: caller{o.Fleet, o.APIMax}, slot: make(chan struct{}, 1), wake: make(chan struct{}, 1), set: o.Settings,
+		o: o, eng: newCaller(o.Fleet, o.APIMax), slot: make(chan struct{}, 1), wake: make(chan struct{}, 1), set: o.Settings,
 		memo: newMemo(), status: fleet.OverlayStatus{State: "off"},
 	}
 	k.said = o.On && o.Settings != (Settings{})

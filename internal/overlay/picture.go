@@ -10,6 +10,7 @@ import (
 
 	"github.com/moby/moby/api/types/swarm"
 
+	"berth/internal/enginecall"
 	"berth/internal/fleet"
 )
 
@@ -93,8 +94,8 @@ func (k *Keeper) look(ctx context.Context, now time.Time) *picture {
 	if c := p.cluster; c != nil {
 		for _, m := range c.managers {
 			var members []swarm.Node
-			if err := k.eng.ask(ctx, callLimit, m, http.MethodGet, "/nodes", nil, nil, &members); err != nil {
-				c.refused = c.refused || refused(err)
+			if err := k.eng.Exchange(ctx, callLimit, m, http.MethodGet, "/nodes", nil, nil, &members); err != nil {
+				c.refused = c.refused || enginecall.Refused(err)
 				k.o.Log.Debug("a swarm manager does not answer for its cluster", "node", m.Name, "error", err)
 				continue
 			}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"berth/internal/enginecall"
 	"berth/internal/fleet"
 )
 
@@ -49,8 +50,8 @@ func (k *Keeper) places(ctx context.Context, n *fleet.Node) ([]place, error) {
 				}
 			}
 		}
-		err := k.eng.ask(ctx, callLimit, n, http.MethodGet, "/containers/"+c.ID+"/json", nil, nil, &is)
-		if isStatus(err, http.StatusNotFound) {
+		err := k.eng.Exchange(ctx, callLimit, n, http.MethodGet, "/containers/"+c.ID+"/json", nil, nil, &is)
+		if enginecall.IsStatus(err, http.StatusNotFound) {
 			continue
 		}
 		if err != nil {
@@ -84,9 +85,9 @@ func (k *Keeper) reconnect(ctx context.Context, n *fleet.Node, places []place) e
 	var failed []error
 	for _, p := range places {
 		for {
-			err := k.eng.ask(ctx, reconnectLimit, n, http.MethodPost, "/networks/"+p.network+"/connect", nil,
+			err := k.eng.Exchange(ctx, reconnectLimit, n, http.MethodPost, "/networks/"+p.network+"/connect", nil,
 				map[string]any{"Container": p.container, "EndpointConfig": p.config}, nil)
-			if err == nil || isStatus(err, http.StatusForbidden) { // 403: it is there already
+			if err == nil || enginecall.IsStatus(err, http.StatusForbidden) { // 403: it is there already
 				break
 			}
 			select {

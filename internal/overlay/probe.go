@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"berth/internal/enginecall"
 	"berth/internal/fleet"
 )
 
@@ -43,10 +44,10 @@ func (k *Keeper) probeESP(ctx context.Context, n *fleet.Node) (has, known bool, 
 		ID string `json:"Id"`
 	}
 	loaded := mount("/sys/module", "/loaded")
-	err = k.eng.ask(ctx, callLimit, n, http.MethodPost, "/containers/create", q, body(loaded, mount("/lib/modules", "/modules")), &made)
+	err = k.eng.Exchange(ctx, callLimit, n, http.MethodPost, "/containers/create", q, body(loaded, mount("/lib/modules", "/modules")), &made)
 	modules := err == nil
-	if isStatus(err, http.StatusBadRequest) { // there is no such folder
-		err = k.eng.ask(ctx, callLimit, n, http.MethodPost, "/containers/create", q, body(loaded), &made)
+	if enginecall.IsStatus(err, http.StatusBadRequest) { // there is no such folder
+		err = k.eng.Exchange(ctx, callLimit, n, http.MethodPost, "/containers/create", q, body(loaded), &made)
 	}
 	if err != nil {
 		return false, false, err
@@ -54,7 +55,7 @@ func (k *Keeper) probeESP(ctx context.Context, n *fleet.Node) (has, known bool, 
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
 		defer cancel()
-		gone := k.eng.ask(ctx, callLimit, n, http.MethodDelete, "/containers/"+made.ID, url.Values{"force": {"1"}}, nil, nil)
+		gone := k.eng.Exchange(ctx, callLimit, n, http.MethodDelete, "/containers/"+made.ID, url.Values{"force": {"1"}}, nil, nil)
 		err = errors.Join(err, gone)
 	}()
 	if has, err = k.eng.exists(ctx, n, made.ID, "/loaded/"+espModule); has || err != nil || !modules {
@@ -75,8 +76,8 @@ func (k *Keeper) probeESP(ctx context.Context, n *fleet.Node) (has, known bool, 
 
 // exists tells whether a container has a file.
 func (e caller) exists(ctx context.Context, n *fleet.Node, id, path string) (bool, error) {
-	err := e.ask(ctx, callLimit, n, http.MethodHead, "/containers/"+id+"/archive", url.Values{"path": {path}}, nil, nil)
-	if isStatus(err, http.StatusNotFound) {
+	err := e.Exchange(ctx, callLimit, n, http.MethodHead, "/containers/"+id+"/archive", url.Values{"path": {path}}, nil, nil)
+	if enginecall.IsStatus(err, http.StatusNotFound) {
 		return false, nil
 	}
 	return err == nil, err
@@ -89,22 +90,14 @@ const fileLimit = 16 << 20
 func (e caller) file(ctx context.Context, n *fleet.Node, id, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, callLimit, fmt.Errorf("no answer within %s", callLimit))
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker", nil)
-	if err != nil {
-		return nil, err
+	res, err := e.Open(ctx, n, http.MethodGet, "/containers/"+id+"/archive", url.Values{"path": {path}}, nil, "")
+	if enginecall.IsStatus(err, http.StatusNotFound) {
+		return nil, nil
 	}
-	r.URL.Path, r.URL.RawQuery = n.Path(e.api, "/containers/"+id+"/archive"), url.Values{"path": {path}}.Encode()
-	res, err := e.fleet.Do(ctx, n.ID, r)
 	if err != nil {
 		return nil, err
 	}
 	defer res.Body.Close()
-	switch {
-	case res.StatusCode == http.StatusNotFound:
-		return nil, nil
-	case res.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("node %s: read %s: %s", n.Name, path, res.Status)
-	}
 	t := tar.NewReader(io.LimitReader(res.Body, fileLimit))
 	for {
 		h, err := t.Next()

@@ -64,7 +64,7 @@ func TestProbeESP(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := &host{folders: tt.folders, files: tt.files}
-			k := &Keeper{eng: caller{h, "1.41"}}
+			k := &Keeper{eng: newCaller(h, "1.41")}
 			n := &fleet.Node{Name: "n1", API: "1.41", KernelVersion: "6.1", Images: []*fleet.Image{{ID: "sha256:1"}}}
 			has, known, err := k.probeESP(t.Context(), n)
 			if has != tt.has || known != tt.known || err != nil {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"berth/internal/enginecall"
 	"berth/internal/fleet"
 	"berth/internal/rawjson"
 )
@@ -47,7 +48,7 @@ func (k *Keeper) ForceNewCluster(ctx context.Context) error {
 		}
 		k.o.Log.Warn("overlay networks: a swarm manager goes on alone, as it was told to", "node", n.Name)
 		r := initRequest{ListenAddr: listening(n), AdvertiseAddr: advertised(n), DataPathAddr: k.settings().DataInterface, ForceNewCluster: true}
-		if err := k.eng.ask(ctx, joinLimit, n, http.MethodPost, "/swarm/init", nil, r, nil); err != nil {
+		if err := k.eng.Exchange(ctx, joinLimit, n, http.MethodPost, "/swarm/init", nil, r, nil); err != nil {
 			return err
 		}
 		return errors.Join(k.see(ctx, n), k.renew(ctx, n, places))
@@ -59,8 +60,8 @@ func (k *Keeper) ForceNewCluster(ctx context.Context) error {
 // that are in one.
 func (k *Keeper) renew(ctx context.Context, n *fleet.Node, places []place) error {
 	for _, p := range places {
-		err := k.eng.ask(ctx, callLimit, n, http.MethodPost, "/networks/"+p.network+"/disconnect", nil, map[string]any{"Container": p.container, "Force": true}, nil)
-		if err != nil && !refused(err) {
+		err := k.eng.Exchange(ctx, callLimit, n, http.MethodPost, "/networks/"+p.network+"/disconnect", nil, map[string]any{"Container": p.container, "Force": true}, nil)
+		if err != nil && !enginecall.Refused(err) {
 			return err
 		}
 		// One at a time, and each only when the one before is back.
@@ -98,7 +99,7 @@ func (k *Keeper) anew(ctx context.Context, nodes []*fleet.Node) error {
 	}
 	var failed []error
 	for _, body := range wanted {
-		if err := k.eng.ask(ctx, callLimit, p.cluster.speaker, http.MethodPost, "/networks/create", nil, body, nil); err != nil {
+		if err := k.eng.Exchange(ctx, callLimit, p.cluster.speaker, http.MethodPost, "/networks/create", nil, body, nil); err != nil {
 			failed = append(failed, err)
 		}
 	}

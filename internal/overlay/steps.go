@@ -16,6 +16,7 @@ import (
 
 	"github.com/moby/moby/api/types/swarm"
 
+	"berth/internal/enginecall"
 	"berth/internal/fleet"
 )
 
@@ -158,7 +159,7 @@ func (k *Keeper) form(ctx context.Context, n *fleet.Node) error {
 		r.DefaultAddrPool, r.SubnetSize = []netip.Prefix{pool}, subnetSize
 	}
 	r.Spec.Name, r.Spec.Labels = "default", set.labels()
-	if err := k.eng.ask(ctx, joinLimit, n, http.MethodPost, "/swarm/init", nil, r, nil); err != nil {
+	if err := k.eng.Exchange(ctx, joinLimit, n, http.MethodPost, "/swarm/init", nil, r, nil); err != nil {
 		return err
 	}
 	return k.see(ctx, n)
@@ -200,7 +201,7 @@ func occupied(n *fleet.Node, pool netip.Prefix) bool {
 // join has a node join the cluster, as a worker: who becomes a manager is decided by who is there.
 func (k *Keeper) join(ctx context.Context, c *cluster, n *fleet.Node) error {
 	var s swarm.Swarm
-	if err := k.eng.ask(ctx, callLimit, c.speaker, http.MethodGet, "/swarm", nil, nil, &s); err != nil {
+	if err := k.eng.Exchange(ctx, callLimit, c.speaker, http.MethodGet, "/swarm", nil, nil, &s); err != nil {
 		return err
 	}
 	r := joinRequest{ListenAddr: listening(n), AdvertiseAddr: advertised(n), DataPathAddr: k.settings().DataInterface, JoinToken: s.JoinTokens.Worker}
@@ -212,7 +213,7 @@ func (k *Keeper) join(ctx context.Context, c *cluster, n *fleet.Node) error {
 	if len(r.RemoteAddrs) == 0 {
 		r.RemoteAddrs = []string{net.JoinHostPort(c.speaker.IP, swarmPort)}
 	}
-	if err := k.eng.ask(ctx, joinLimit, n, http.MethodPost, "/swarm/join", nil, r, nil); err != nil {
+	if err := k.eng.Exchange(ctx, joinLimit, n, http.MethodPost, "/swarm/join", nil, r, nil); err != nil {
 		return err
 	}
 	if err := k.see(ctx, n); err != nil {
@@ -223,7 +224,7 @@ func (k *Keeper) join(ctx context.Context, c *cluster, n *fleet.Node) error {
 		return fmt.Errorf("it is %s still, the engine goes on trying", now.Swarm.State)
 	}
 	var m swarm.Node
-	if err := k.eng.ask(ctx, callLimit, c.speaker, http.MethodGet, "/nodes/"+now.Swarm.NodeID, nil, nil, &m); err != nil {
+	if err := k.eng.Exchange(ctx, callLimit, c.speaker, http.MethodGet, "/nodes/"+now.Swarm.NodeID, nil, nil, &m); err != nil {
 		return err
 	}
 	return k.label(ctx, c, now, m)
@@ -248,13 +249,13 @@ func (k *Keeper) role(ctx context.Context, c *cluster, m swarm.Node, r swarm.Nod
 
 func (k *Keeper) update(ctx context.Context, c *cluster, m swarm.Node, spec swarm.NodeSpec) error {
 	q := url.Values{"version": {strconv.FormatUint(m.Version.Index, 10)}}
-	return k.eng.ask(ctx, callLimit, c.speaker, http.MethodPost, "/nodes/"+m.ID+"/update", q, spec, nil)
+	return k.eng.Exchange(ctx, callLimit, c.speaker, http.MethodPost, "/nodes/"+m.ID+"/update", q, spec, nil)
 }
 
 // remove takes an entry away. One that is gone counts as removed.
 func (k *Keeper) remove(ctx context.Context, c *cluster, m swarm.Node) error {
-	err := k.eng.ask(ctx, callLimit, c.speaker, http.MethodDelete, "/nodes/"+m.ID, url.Values{"force": {"1"}}, nil, nil)
-	if isStatus(err, http.StatusNotFound) {
+	err := k.eng.Exchange(ctx, callLimit, c.speaker, http.MethodDelete, "/nodes/"+m.ID, url.Values{"force": {"1"}}, nil, nil)
+	if enginecall.IsStatus(err, http.StatusNotFound) {
 		return nil
 	}
 	return err
@@ -277,8 +278,8 @@ func (k *Keeper) rejoin(ctx context.Context, c *cluster, n *fleet.Node) error {
 
 // quit has a node leave its swarm. One that is in none has left.
 func (k *Keeper) quit(ctx context.Context, n *fleet.Node) error {
-	err := k.eng.ask(ctx, joinLimit, n, http.MethodPost, "/swarm/leave", url.Values{"force": {"1"}}, nil, nil)
-	if err != nil && !isStatus(err, http.StatusServiceUnavailable) {
+	err := k.eng.Exchange(ctx, joinLimit, n, http.MethodPost, "/swarm/leave", url.Values{"force": {"1"}}, nil, nil)
+	if err != nil && !enginecall.IsStatus(err, http.StatusServiceUnavailable) {
 		return err
 	}
 	return k.see(ctx, n)

@@ -47,7 +47,7 @@ func (r *Rescuer) census(ctx context.Context) {
 // count looks for containers of a node that the snapshot does not show as they are.
 func (r *Rescuer) count(ctx context.Context, n *fleet.Node) error {
 	q := url.Values{"all": {"1"}, "filters": {`{"label":["` + fleet.LabelRescued + `"]}`}}
-	b, err := r.eng.ask(ctx, censusLimit, n, http.MethodGet, "/containers/json", q, nil)
+	b, err := r.eng.Ask(ctx, censusLimit, n, http.MethodGet, "/containers/json", q, nil)
 	if err != nil {
 		return err
 	}

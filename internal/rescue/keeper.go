@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"berth/internal/enginecall"
 	"berth/internal/fleet"
 )
 
@@ -72,7 +73,7 @@ type siteState struct {
 // NewKeeper reads what was kept before. It starts nothing.
 func NewKeeper(o KeeperOptions) *Keeper {
 	k := &Keeper{
-		o: o, eng: caller{o.Fleet, o.APIMax}, shelf: shelf{o.Dir}, retry: map[string]time.Time{}, seen: map[string]*fleet.Node{},
+		o: o, eng: newCaller(o.Fleet, o.APIMax), shelf: shelf{o.Dir}, retry: map[string]time.Time{}, seen: map[string]*fleet.Node{},
 		slots: make(chan struct{}, nodesAtOnce), kept: map[string]*kept{}, sites: map[string]*siteState{}, asking: map[string]bool{},
 		failed: map[string]bool{}, said: map[string]string{}, ending: map[string]bool{}, on: map[string]map[string]bool{},
 	}
@@ -210,7 +211,7 @@ func (k *Keeper) askAll(ctx context.Context, n *fleet.Node, all []*fleet.Contain
 	}
 	for _, c := range all {
 		err := k.keep(ctx, n, c)
-		if err == nil || isStatus(err, http.StatusNotFound) { // the snapshot will show that it is gone
+		if err == nil || enginecall.IsStatus(err, http.StatusNotFound) { // the snapshot will show that it is gone
 			k.say(c.ID, "", c.Name, n)
 			continue
 		}
@@ -219,7 +220,7 @@ func (k *Keeper) askAll(ctx context.Context, n *fleet.Node, all []*fleet.Contain
 			return
 		}
 		k.say(c.ID, err.Error(), c.Name, n)
-		if !refused(err) {
+		if !enginecall.Refused(err) {
 			return // the others would wait for the same
 		}
 	}
@@ -271,8 +272,8 @@ func (k *Keeper) localVolumes(ctx context.Context, n *fleet.Node, i *inspection)
 		if m.Type != "volume" {
 			continue
 		}
-		b, err := k.eng.ask(ctx, callLimit, n, http.MethodGet, "/volumes/"+m.Name, nil, nil)
-		if isStatus(err, http.StatusNotFound) {
+		b, err := k.eng.Ask(ctx, callLimit, n, http.MethodGet, "/volumes/"+m.Name, nil, nil)
+		if enginecall.IsStatus(err, http.StatusNotFound) {
 			local = append(local, volume{Name: m.Name}) // whatever became of it, it is nowhere else
 			continue
 		}

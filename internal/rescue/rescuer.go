@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"berth/internal/enginecall"
 	"berth/internal/fleet"
 )
 
@@ -62,7 +63,7 @@ func New(o Options) *Rescuer {
 	if o.Check == nil {
 		o.Check = func() error { return nil }
 	}
-	return &Rescuer{o: o, eng: caller{o.Fleet, o.APIMax}, busy: map[string]bool{}, tries: map[string]*tries{}, unsure: true}
+	return &Rescuer{o: o, eng: newCaller(o.Fleet, o.APIMax), busy: map[string]bool{}, tries: map[string]*tries{}, unsure: true}
 }
 
 // Run rescues until ctx ends, and returns when all that it began has ended.
@@ -308,7 +309,7 @@ func (r *Rescuer) failed(id string, l *record, err error) {
 		t.refused[no.node.ID] = "would not start it"
 	} else if errors.As(err, new(*waitError)) {
 		clear(t.refused) // nobody is left, so all are asked again
-	} else if !refused(err) {
+	} else if !enginecall.Refused(err) {
 		r.unsure = true
 	}
 	news := t.why != err.Error()

@@ -2,13 +2,13 @@ package rescue
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 
+	"berth/internal/enginecall"
 	"berth/internal/fleet"
 	"berth/internal/move"
 )
@@ -52,7 +52,7 @@ func (r *Rescuer) rescue(ctx context.Context, l *record) error {
 		return r.eng.discard(ctx, to, id)
 	}
 	if err := r.eng.rename(ctx, to, id, l.Name); err != nil {
-		if refused(err) {
+		if enginecall.Refused(err) {
 			return errors.Join(fmt.Errorf("take its place: %w", err), r.undo(ctx, fresh, l.ID, false))
 		}
 		return fmt.Errorf("take its place: %w", err) // the next round sees whether it has
@@ -190,12 +190,9 @@ func (r *Rescuer) makeVolumes(ctx context.Context, l *record, to *fleet.Node) er
 		if err := r.o.Check(); err != nil {
 			return err
 		}
-		b, err := r.eng.ask(ctx, callLimit, to, http.MethodPost, "/volumes/create", nil, map[string]any{"Name": v.Name, "Driver": "local", "Labels": labels})
 		var made struct{ Labels map[string]string }
-		if err == nil {
-			err = json.Unmarshal(b, &made)
-		}
-		if err != nil {
+		want := map[string]any{"Name": v.Name, "Driver": "local", "Labels": labels}
+		if err := r.eng.Exchange(ctx, callLimit, to, http.MethodPost, "/volumes/create", nil, want, &made); err != nil {
 			return fmt.Errorf("make volume %s: %w", v.Name, err)
 		}
 		if made.Labels[fleet.LabelRescued] != l.ID {
@@ -219,7 +216,7 @@ func (r *Rescuer) start(ctx context.Context, f found, lost string) error {
 	switch {
 	case err == nil:
 		return nil
-	case !refused(err):
+	case !enginecall.Refused(err):
 		return fmt.Errorf("start: %w", err) // it may run; the next round sees
 	case !r.o.Keeper.isLost(lost):
 		return &startError{f.node, err}
@@ -267,7 +264,7 @@ func (r *Rescuer) drop(ctx context.Context, f found) error {
 	}
 	_, now, err := r.eng.inspect(ctx, f.node, f.c.ID)
 	switch {
-	case isStatus(err, http.StatusNotFound):
+	case enginecall.IsStatus(err, http.StatusNotFound):
 		r.o.Fleet.Forget(f.node.ID, f.c.ID)
 		return nil
 	case err != nil:
@@ -283,7 +280,7 @@ func (r *Rescuer) drop(ctx context.Context, f found) error {
 // again, and gives it a name that says what it is. It is shown from then on.
 func (r *Rescuer) setAside(ctx context.Context, f, living found) error {
 	_, now, err := r.eng.inspect(ctx, f.node, f.c.ID)
-	if isStatus(err, http.StatusNotFound) {
+	if enginecall.IsStatus(err, http.StatusNotFound) {
 		r.o.Fleet.Forget(f.node.ID, f.c.ID)
 		return nil
 	}
