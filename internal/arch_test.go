@@ -24,6 +24,7 @@ var arrows = map[string][]string{
 	"dockertest":    {},
 	"files":         {},
 	"fleet":         {},
+	"hostlock":      {},
 	"ingress":       {"fleet"},
 	"intents":       {"atomicfile", "fleet"},
 	"membership":    {},
@@ -54,8 +55,8 @@ var arrows = map[string][]string{
 	"driver/generic":    {"machine"},
 	"driver/plugin":     {"machine"},
 	"driver/qemu":       {"machine", "vmimage", "vmlogin", "vmseed"},
-	"driver/virtualbox": {"machine", "vmimage", "vmlogin", "vmseed"},
-	"driver/libvirt":    {"machine", "vmimage", "vmlogin", "vmseed"},
+	"driver/virtualbox": {"hostlock", "machine", "vmimage", "vmlogin", "vmseed"},
+	"driver/libvirt":    {"hostlock", "machine", "vmimage", "vmlogin", "vmseed"},
 	"driver/drivertest": {"machine"},
 
 	"driver/virtualbox/vboxsim": {},

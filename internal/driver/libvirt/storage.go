@@ -10,11 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	rpc "github.com/digitalocean/go-libvirt"
-	"github.com/gofrs/flock"
 
+	"berth/internal/hostlock"
 	"berth/internal/machine"
 	"berth/internal/vmimage"
 )
@@ -26,21 +25,7 @@ const (
 )
 
 // lock keeps other berths of this user's from libvirt's volumes and addresses meanwhile: what is free is found out first and taken after.
-func lock(ctx context.Context) (unlock func(), err error) {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		dir = os.TempDir()
-	}
-	dir = filepath.Join(dir, "berth")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	l := flock.New(filepath.Join(dir, "libvirt.lock"), flock.SetPermissions(0o600))
-	if _, err := l.TryLockContext(ctx, 50*time.Millisecond); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", l.Path(), err)
-	}
-	return func() { _ = l.Close() }, nil // the kernel lets go even if this fails
-}
+func lock(ctx context.Context) (unlock func(), err error) { return hostlock.Lock(ctx, "libvirt") }
 
 // pool is the storage pool of that name. The one called default is made if it is not there, where libvirt's other tools make it.
 func (c conn) pool(name string) (rpc.StoragePool, error) {

@@ -7,32 +7,15 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/gofrs/flock"
-
+	"berth/internal/hostlock"
 	"berth/internal/machine"
 )
 
 // lock keeps other berths of this user's from VirtualBox's networks and ports meanwhile: what is free is found out first and taken after.
-func lock(ctx context.Context) (unlock func(), err error) {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		dir = os.TempDir()
-	}
-	dir = filepath.Join(dir, "berth")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	l := flock.New(filepath.Join(dir, "virtualbox.lock"), flock.SetPermissions(0o600))
-	if _, err := l.TryLockContext(ctx, 50*time.Millisecond); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", l.Path(), err)
-	}
-	return func() { _ = l.Close() }, nil // the kernel lets go even if this fails
-}
+func lock(ctx context.Context) (unlock func(), err error) { return hostlock.Lock(ctx, "virtualbox") }
 
 // adapters are this computer's host-only interfaces. Two with one name or one address lead nowhere.
 func (m manager) adapters(ctx context.Context) ([]adapter, error) {
