@@ -24,9 +24,12 @@ unit:
 e2e: test-deps
 	$(GO) test -tags e2e -count 1 -timeout 30m ./test/e2e
 
-# A virtual machine through its life: a quarter of an hour where there is no KVM. What boots is made of Debian's packages first.
+# Virtual machines through their lives, by drivers qemu, virtualbox and libvirt: half an hour where there is no KVM. What boots is made of Debian's
+# packages first. VM_LIMIT is how long a test may take before it gives up without a verdict; 1 is as long as it likes.
+VM_TESTS ?= TestVirtual
+VM_LIMIT ?= 1
 vm: vm-deps
-	BERTH_E2E_VM=1 $(GO) test -tags e2e -count 1 -timeout 90m -run TestVirtualMachine ./test/e2e
+	BERTH_E2E_VM=$(VM_LIMIT) $(GO) test -tags e2e -count 1 -timeout 90m -v -run $(VM_TESTS) ./test/e2e
 
 # The same with Engine 29, buildx, Compose 5 and others, which are built first, and with long rounds: hours.
 nightly: vm-deps
