@@ -21,6 +21,7 @@ import (
 
 	rpc "github.com/digitalocean/go-libvirt"
 
+	"berth/internal/hostkvm"
 	"berth/internal/machine"
 	"berth/internal/vmimage"
 	"berth/internal/vmlogin"
@@ -139,21 +140,26 @@ func newIdentity() (uuid, mac string) {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:16]), fmt.Sprintf("52:54:00:%02x:%02x:%02x", id[16], id[17], id[18])
 }
 
-// chooseType takes KVM where libvirt has it.
+// chooseType takes KVM where libvirt has it and it works: libvirt looks no further than at /dev/kvm.
 func (c conn) chooseType(v *vm, progress func(string)) error {
 	if v.Type == typeQEMU {
 		progress(emulated + " as asked for")
 		return nil
 	}
 	_, err := c.ConnectGetDomainCapabilities(nil, rpc.OptString{arch()}, nil, rpc.OptString{typeKVM}, 0)
+	if err != nil {
+		err = fmt.Errorf("libvirt has no KVM: %w", err)
+	} else {
+		err = hostkvm.Broken()
+	}
 	switch {
 	case err == nil:
 		v.Type = typeKVM
 	case v.Type == typeKVM:
-		return fmt.Errorf("--%s %s: libvirt has no KVM: %w", flagType, typeKVM, err)
+		return fmt.Errorf("--%s %s: %w", flagType, typeKVM, err)
 	default:
 		v.Type = typeQEMU
-		progress(emulated + " libvirt has no KVM")
+		progress(emulated + " " + err.Error())
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ package libvirt
 import (
 	"context"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -14,6 +13,7 @@ import (
 	rpc "github.com/digitalocean/go-libvirt"
 
 	"berth/internal/driver/drivertest"
+	"berth/internal/hostkvm"
 	"berth/internal/machine"
 )
 
@@ -117,9 +117,9 @@ func TestMachines(t *testing.T) {
 			fails(t, what, d.PreCreateCheck(t.Context(), s), tt.want)
 		}
 		s := spec(t, uri, image, map[string]any{flagType: typeKVM})
-		if _, err := os.Stat("/dev/kvm"); err != nil {
+		if why := hostkvm.Missing(); why != nil {
 			_, err := d.Create(t.Context(), s)
-			fails(t, "kvm", err, "no KVM")
+			fails(t, "kvm", err, "--"+flagType+" kvm: ")
 		}
 	})
 	t.Run("are not made of an upload that broke off", func(t *testing.T) {

@@ -1,15 +1,14 @@
 package qemu
 
 import (
-	"bufio"
 	"cmp"
-	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"berth/internal/hostkvm"
 )
 
 // The ways to run a machine's code. tcg translates it, which works everywhere and is slow.
@@ -65,7 +64,7 @@ func whyNot(accel, arch string) error {
 	case arch != architectures[runtime.GOARCH]:
 		return fmt.Errorf("this computer is no %s", arch)
 	case accel == kvm:
-		return whyNoKVM()
+		return hostkvm.Missing()
 	}
 	return offers(arch, accel)
 }
@@ -86,40 +85,6 @@ func offers(arch, accel string) error {
 		}
 	}
 	return fmt.Errorf("%s was built without %s", program, accel)
-}
-
-// whyNoKVM looks at the CPU, too: in some containers and virtual machines there is a /dev/kvm that takes a machine and never
-// runs it.
-func whyNoKVM() error {
-	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
-	switch {
-	case errors.Is(err, os.ErrPermission):
-		return errors.New("you may not use /dev/kvm: become a member of its group (sudo usermod -aG kvm $USER) and log in again")
-	case err != nil:
-		return fmt.Errorf("there is no KVM (%w): turn virtualization on in the firmware's settings, or load the module kvm", err)
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if runtime.GOARCH == "amd64" && !cpuVirtualizes() {
-		return errors.New("there is a /dev/kvm, but this CPU shows neither vmx nor svm: it is not passed on to this virtual machine or container")
-	}
-	return nil
-}
-
-func cpuVirtualizes() bool {
-	f, err := os.Open("/proc/cpuinfo")
-	if err != nil {
-		return true // let QEMU find out
-	}
-	defer f.Close() //nolint:errcheck // read only
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if flags, ok := strings.CutPrefix(lines.Text(), "flags"); ok {
-			flags += " "
-			return strings.Contains(flags, " vmx ") || strings.Contains(flags, " svm ")
-		}
-	}
-	return true
 }
 
 // findQEMU is the program for an architecture.
