@@ -18,7 +18,7 @@ FORCE:
 test: test-deps check unit e2e
 
 unit:
-	$(GO) test -race -p 4 -timeout 15m ./...
+	$(GO) test -race -timeout 15m ./...
 
 # Needs root: it starts real Docker Engines, in namespaces of its own, in several shards at once (BERTH_E2E_SHARDS).
 e2e: test-deps
