@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,13 @@ func counted(t *testing.T, addr string, bytes int) string {
 	return strings.TrimSpace(string(b))
 }
 
+// counts waits until a container that was just started counts bytes: it is started before its program listens, and until then its port
+// refuses.
+func counts(t *testing.T, what, addr string, bytes int) {
+	t.Helper()
+	eventually(t, 5*time.Second, what, func() bool { return counted(t, addr, bytes) == strconv.Itoa(bytes) })
+}
+
 // echoed sends a datagram, a few times if it must, and returns the answer.
 func echoed(t *testing.T, addr, text string) string {
 	t.Helper()
@@ -82,7 +90,7 @@ func TestPortsAnswerAtTheEndpoint(t *testing.T) {
 	w := fleet(t)
 	w.portecho(t)
 	must(t, w.docker(args("run -d --name far -p 8123:7 -p 8123:7/udp", on("host3"), "portecho")...))
-	same(t, "what TCP says at once", counted(t, "127.0.0.1:8123", 1<<20), 1<<20)
+	counts(t, "what TCP says at once", "127.0.0.1:8123", 1<<20)
 	same(t, "what UDP says", echoed(t, "127.0.0.1:8123", "hello"), "hello")
 	contains(t, "docker port", must(t, w.docker("port", "far", "7/tcp")), "0.0.0.0:8123")
 	contains(t, "docker ps", must(t, w.docker("ps", "--filter", "name=far", "--format", "{{.Ports}}")), "0.0.0.0:8123->7/tcp", "0.0.0.0:8123->7/udp")
@@ -96,7 +104,7 @@ func TestPortsAnswerAtTheEndpoint(t *testing.T) {
 	ports := must(t, w.docker("ps", "--filter", "name=near", "--format", "{{.Ports}}"))
 	contains(t, "docker ps of the second", ports, ip+":8123->7/tcp")
 	lacks(t, "docker ps of the second", ports, "0.0.0.0", "[::]")
-	same(t, "what the second says there", counted(t, ip+":8123", 5), 5)
+	counts(t, "what the second says there", ip+":8123", 5)
 
 	// The port follows.
 	must(t, w.docker("stop", "-t", "0", "far"))
@@ -119,7 +127,7 @@ func TestPortsAnswerAtTheEndpoint(t *testing.T) {
 		}
 		seen[port] = true
 		if i != 2 { // nothing but SSH leads to the loopback of a node
-			same(t, "what "+name+" says", counted(t, "127.0.0.1:"+port, 3), 3)
+			counts(t, "what "+name+" says", "127.0.0.1:"+port, 3)
 		}
 	}
 	same(t, "different ports", len(seen), 4)
@@ -162,7 +170,7 @@ func TestPortsAnswerAtTheEndpoint(t *testing.T) {
 	contains(t, "start of a container whose port is taken", fails(t, w.docker("start", "waits")), "Bind for 0.0.0.0:8126 failed: port is already allocated: it leads to container first on node host2")
 	must(t, w.docker("rm", "-f", "first"))
 	must(t, w.docker("start", "waits"))
-	same(t, "who answers then", counted(t, "127.0.0.1:8126", 4), 4)
+	counts(t, "who answers then", "127.0.0.1:8126", 4)
 
 	// As Testcontainers and tests with docker-py do it.
 	must(t, w.python(`

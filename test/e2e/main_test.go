@@ -204,9 +204,10 @@ func suite(m *testing.M) int {
 }
 
 // leftovers are what the machines and managers of the tests should have taken with them. The kernel would end it all in a
-// moment, so this is the last time that it can be seen. What is ending gets a moment to end.
+// moment, so this is the last time that it can be seen. What is ending gets time to end: where much ends at once, the kernel takes a host's
+// link away seconds after its last process.
 func leftovers() (left []string) {
-	for range 50 {
+	for range 300 {
 		if left = look(); len(left) == 0 {
 			return nil
 		}
