@@ -40,7 +40,7 @@ func Broken() error {
 	if virtualizes(f) {
 		return nil
 	}
-	return errors.New("there is a /dev/kvm, but this CPU shows neither vmx nor svm: it is not passed on to this virtual machine or container")
+	return errors.New("there is a /dev/kvm, but no KVM behind it: this CPU shows neither vmx nor svm, which are not passed on to this virtual machine or container")
 }
 
 // virtualizes looks at the flags of the first CPU, as /proc/cpuinfo has them.

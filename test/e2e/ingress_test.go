@@ -90,7 +90,7 @@ func TestPortsAnswerAtTheEndpoint(t *testing.T) {
 	w := fleet(t)
 	w.portecho(t)
 	must(t, w.docker(args("run -d --name far -p 8123:7 -p 8123:7/udp", on("host3"), "portecho")...))
-	counts(t, "what TCP says at once", "127.0.0.1:8123", 1<<20)
+	counts(t, "what TCP says", "127.0.0.1:8123", 1<<20)
 	same(t, "what UDP says", echoed(t, "127.0.0.1:8123", "hello"), "hello")
 	contains(t, "docker port", must(t, w.docker("port", "far", "7/tcp")), "0.0.0.0:8123")
 	contains(t, "docker ps", must(t, w.docker("ps", "--filter", "name=far", "--format", "{{.Ports}}")), "0.0.0.0:8123->7/tcp", "0.0.0.0:8123->7/udp")

@@ -542,6 +542,14 @@ func restartEtcd(t *testing.T, g *team) {
 	g.etcd.stop()
 	soon(t, "nobody is primary without a store", func() bool { return g.primary(t) == nil })
 	g.etcd.start()
-	// Not in time, for etcd has to elect itself first, and all leases last for their whole time anew from then on.
-	eventually(t, inTime+slack, "there is a primary again", func() bool { return g.primary(t) != nil })
+	// etcd listens before it has elected itself; all leases last for their whole time anew from then on.
+	eventually(t, 20*time.Second, "etcd answers", func() bool {
+		res, err := http.Get("http://" + g.etcd.addr + "/health")
+		if err != nil {
+			return false
+		}
+		defer res.Body.Close()
+		return res.StatusCode == http.StatusOK
+	})
+	soon(t, "there is a primary again", func() bool { return g.primary(t) != nil })
 }

@@ -397,7 +397,7 @@ func lost(t *testing.T, s Server) {
 	w.Says(20*time.Second, "does not list")
 	again(t, agents[0], a)
 	again(t, agents[1], b)
-	w.Quiet(keptFor / 8)
+	w.Quiet(keptFor / 4)
 	w.Want(20*time.Second, a, b)
 	leave(t, agents[1], b)
 	w.Want(5*time.Second, a)

@@ -33,7 +33,15 @@ func (d Driver) PreCreateCheck(ctx context.Context, spec machine.Spec) error {
 	if m, err := mem.VirtualMemory(); err == nil && m.Available>>20 < uint64(set.Memory) { //nolint:gosec // positive
 		return fmt.Errorf("--%s %d: this computer has %d MB left", flagMemory, set.Memory, m.Available>>20)
 	}
+	unlock, err := lock(ctx) // the pool may have to be made
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	return with(ctx, set.URI, askTime, func(c conn) error {
+		if err := c.chooseType(&set.vm, silent); err != nil {
+			return err
+		}
 		if _, err := c.DomainLookupByName(spec.Name); err == nil {
 			return fmt.Errorf("libvirt has a machine called %s already: choose another name, or remove that one with virsh -c %s undefine %s", spec.Name, c.name, spec.Name)
 		} else if !missing(err) {

@@ -119,7 +119,8 @@ func TestMachines(t *testing.T) {
 		s := spec(t, uri, image, map[string]any{flagType: typeKVM})
 		if why := hostkvm.Missing(); why != nil {
 			_, err := d.Create(t.Context(), s)
-			fails(t, "kvm", err, "--"+flagType+" kvm: ")
+			fails(t, "kvm", err, "no KVM")
+			fails(t, "kvm, before anything is made", d.PreCreateCheck(t.Context(), s), "no KVM")
 		}
 	})
 	t.Run("are not made of an upload that broke off", func(t *testing.T) {
