@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -188,6 +189,25 @@ func TestMembers(t *testing.T) {
 			return map[string]string{"kv.user": "other", "kv.password-file": secret(t, "o")}
 		},
 	})
+}
+
+// A store that goes away after the list, and before the watch has begun, is noticed like any other.
+func TestGoneBeforeTheWatch(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	m, err := New("etcd://"+s.client+"/gone", discovery.Options{Heartbeat: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err = m.Follow(ctx, func([]string) { s.stop(t) })
+	if ctx.Err() != nil || err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("%v (context: %v), want that it does not answer", err, ctx.Err())
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // Mutual TLS: without it, and without our certificate, nobody is let in.

@@ -56,7 +56,17 @@ func (m *Members) Follow(ctx context.Context, see func([]string)) (err error) {
 	}
 	see(slices.Collect(maps.Values(members)))
 	seen, cluster := first.Header.Revision, first.Header.ClusterId
-	changes := c.Watch(clientv3.WithRequireLeader(ctx), m.prefix(), clientv3.WithPrefix(), clientv3.WithRev(seen+1))
+	// Watch returns when the store has begun it, which one that has gone away since the list never does: looked after meanwhile.
+	begun := make(chan clientv3.WatchChan, 1)
+	var opening sync.WaitGroup
+	opening.Go(func() {
+		begun <- c.Watch(clientv3.WithRequireLeader(ctx), m.prefix(), clientv3.WithPrefix(), clientv3.WithRev(seen+1))
+	})
+	defer func() {
+		cancel()
+		opening.Wait()
+	}()
+	var changes clientv3.WatchChan
 	tick := time.NewTicker(min(probe, m.place.Heartbeat))
 	defer tick.Stop()
 	for {
@@ -73,6 +83,7 @@ func (m *Members) Follow(ctx context.Context, see func([]string)) (err error) {
 			case h.ClusterId != cluster || h.Revision < seen:
 				return m.wrap(errors.New("another store has taken its place"))
 			}
+		case changes = <-begun:
 		case r, open := <-changes:
 			if err := r.Err(); err != nil || !open {
 				if ctx.Err() != nil {
