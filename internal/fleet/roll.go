@@ -13,26 +13,47 @@ type roll struct {
 	count int
 }
 
-const rollPageNodes = 32
+const rollPageNodes = 16
 
-type rollPage [rollPageNodes]*Node
+type rollPage struct {
+	nodes  [rollPageNodes]*Node
+	briefs [rollPageNodes]Brief
+}
+
+func (p *rollPage) set(i int, n *Node) {
+	p.nodes[i] = n
+	p.briefs[i] = Brief{ID: n.ID, Healthy: n.State == Healthy, Health: n.Health, Figures: n.Facts().Figures}
+}
+
+// Brief is what is asked of all nodes, one after the other. It stands beside those of the nodes before and after: in a large fleet, to go
+// to each node for it would be a wait for memory each.
+type Brief struct {
+	ID      string
+	Healthy bool
+	Health  int
+	Figures
+}
 
 func newRoll(nodes []*Node) roll {
 	r := roll{count: len(nodes)}
 	for part := range slices.Chunk(nodes, rollPageNodes) {
 		p := new(rollPage)
-		copy(p[:], part)
+		for i, n := range part {
+			p.set(i, n)
+		}
 		r.pages = append(r.pages, p)
 	}
 	return r
 }
 
-func (r roll) at(i int) *Node { return r.pages[i/rollPageNodes][i%rollPageNodes] }
+func (r roll) at(i int) *Node { return r.pages[i/rollPageNodes].nodes[i%rollPageNodes] }
+
+func (r roll) brief(i int) *Brief { return &r.pages[i/rollPageNodes].briefs[i%rollPageNodes] }
 
 // with has n in the place of the node at i.
 func (r roll) with(i int, n *Node) roll {
 	p := *r.pages[i/rollPageNodes]
-	p[i%rollPageNodes] = n
+	p.set(i%rollPageNodes, n)
 	r.pages = slices.Clone(r.pages)
 	r.pages[i/rollPageNodes] = &p
 	return r

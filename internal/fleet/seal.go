@@ -17,17 +17,21 @@ const LabelSlots = "containerslots"
 // Text is a string that is stored once however many nodes have it, so that comparing two is comparing addresses.
 type Text = unique.Handle[string]
 
-// Facts is what placement asks of every node of the fleet, close together: reading it costs what the memory costs. It is
-// made by Seal and not changed.
-//
-// The lists behind the atomic pointers are made when first asked for, since most fleets never ask. Any goroutine may make
-// one, two that race make the same, and once stored it is not changed either.
-type Facts struct {
+// Figures are what placement compares of all nodes.
+type Figures struct {
 	Hash                     uint64 // of the node's ID, the same in every process
 	Memory, NanoCPUs         int64  // what the node has
 	UsedMemory, UsedNanoCPUs int64  // what its containers may use
 	Containers, Running      int32
 	Slots                    int32 // how many containers it takes by its label containerslots
+}
+
+// Facts is what placement asks of a node, close together: reading it costs what the memory costs. It is made by Seal and not changed.
+//
+// The lists behind the atomic pointers are made when first asked for, since most fleets never ask. Any goroutine may make
+// one, two that race make the same, and once stored it is not changed either.
+type Facts struct {
+	Figures
 
 	labels    []label
 	mayTake   [4]uint64 // a bit for each of hostPorts: most questions are answered by one that is not set
@@ -70,9 +74,11 @@ func (n *Node) Facts() *Facts {
 func newFacts(n *Node, sum Sum, old *Facts) *Facts {
 	relays, running := relaysOf(n.Containers)
 	f := &Facts{
-		Hash: fnv(n.ID), Memory: n.Memory, NanoCPUs: n.CPUs * 1e9, Slots: slots(n.Labels),
-		UsedMemory: sum.Memory, UsedNanoCPUs: sum.NanoCPUs,
-		Containers: int32(len(n.Containers)) - relays, Running: int32(sum.Running+sum.Paused) - running,
+		Figures: Figures{
+			Hash: fnv(n.ID), Memory: n.Memory, NanoCPUs: n.CPUs * 1e9, Slots: slots(n.Labels),
+			UsedMemory: sum.Memory, UsedNanoCPUs: sum.NanoCPUs,
+			Containers: int32(len(n.Containers)) - relays, Running: int32(sum.Running+sum.Paused) - running,
+		},
 		ofLabels: n.Labels, ofContainers: n.Containers, ofImages: n.Images,
 	}
 	f.addPorts(n.Containers)

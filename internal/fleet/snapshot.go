@@ -51,6 +51,9 @@ func (s *Snapshot) Len() int { return s.byName.count }
 // At is the node in that place of Nodes.
 func (s *Snapshot) At(i int) *Node { return s.byName.at(i) }
 
+// Brief is of the node in that place of Nodes. It must not be changed.
+func (s *Snapshot) Brief(i int) *Brief { return s.byName.brief(i) }
+
 // Unwell lists the nodes that do not answer, in the order of Nodes. The slice must not be changed.
 func (s *Snapshot) Unwell() []*Node { return s.unwell }
 
@@ -66,7 +69,7 @@ func (s *Snapshot) Node(id string) (*Node, bool) {
 // Position tells which of Nodes has that ID. It looks at a guess first, which saves one who goes through IDs in that order a search for
 // each.
 func (s *Snapshot) Position(id string, guess int) (int, bool) {
-	if guess >= 0 && guess < s.byName.count && s.byName.at(guess).ID == id {
+	if guess >= 0 && guess < s.byName.count && s.byName.brief(guess).ID == id {
 		return guess, true
 	}
 	i, ok := s.rank(id)
@@ -78,7 +81,7 @@ func (s *Snapshot) Position(id string, guess int) (int, bool) {
 
 // rank is where the node is, or would be, in byID.
 func (s *Snapshot) rank(id string) (int, bool) {
-	return slices.BinarySearchFunc(s.byID, id, func(at int32, id string) int { return strings.Compare(s.byName.at(int(at)).ID, id) })
+	return slices.BinarySearchFunc(s.byID, id, func(at int32, id string) int { return strings.Compare(s.byName.brief(int(at)).ID, id) })
 }
 
 // NodeByName returns the node of that name, or whose node ID or engine ID it is.

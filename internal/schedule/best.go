@@ -4,14 +4,15 @@ import "berth/internal/fleet"
 
 // leader is the best node so far.
 type leader struct {
-	node *fleet.Node
+	brief *fleet.Brief // nil: none yet
+	at    int          // its place in the fleet
 	score
 	hash uint64
 }
 
 // beats tells whether a node, if it fits, is to be preferred to the leader.
 func (a *leader) beats(b *leader) bool {
-	if b.node == nil {
+	if b.brief == nil {
 		return true
 	}
 	if order := a.compare(b.score); order != 0 {
@@ -20,36 +21,31 @@ func (a *leader) beats(b *leader) bool {
 	if a.hash != b.hash {
 		return a.hash < b.hash
 	}
-	return a.node.ID < b.node.ID
+	return a.brief.ID < b.brief.ID
 }
 
-// best makes one pass over the nodes; it is what each create waits for. Only a node that would be the new leader is put to
-// the stages: in a fleet where most nodes fit, that is a handful.
+// best makes one pass over what is told in brief of the nodes; it is what each create waits for. Only a node that would be the new leader
+// is put to the stages: in a fleet where most nodes fit, that is a handful.
 func (p *plan) best() *fleet.Node {
 	var lead leader
-	var ahead window
 	full := new(candidate) // what stages are handed lives on the heap: one for all
 	same := newEquals(p.snapshot.Len())
 	for i := range p.snapshot.Len() {
-		at := i % len(ahead.nodes)
-		if at == 0 {
-			ahead.read(p.snapshot, i)
-		}
-		n := ahead.nodes[at]
-		if n.State != fleet.Healthy {
+		b := p.snapshot.Brief(i)
+		if !b.Healthy {
 			continue
 		}
-		c := candidate{node: n, facts: ahead.facts[at], load: p.loads.at(i)}
+		c := candidate{brief: b, load: p.loads.at(i)}
 		p.measure(&c)
-		next := leader{node: n, score: p.promise(&c), hash: p.hash(ahead.hash[at])}
+		next := leader{brief: b, at: i, score: p.promise(&c), hash: p.hash(b.Hash)}
 		if next.beats(&lead) {
-			if *full = c; p.refuses(full) {
+			if *full = p.candidate(i); p.refuses(full) {
 				continue
 			}
 			next.granted = p.grants(full)
 		}
 		if next.beats(&lead) {
-			if lead.node == nil || next.score != lead.score {
+			if lead.brief == nil || next.score != lead.score {
 				same.clear()
 			}
 			lead = next
@@ -58,10 +54,13 @@ func (p *plan) best() *fleet.Node {
 			same.add(i)
 		}
 	}
-	if same.count > 1 {
+	switch {
+	case lead.brief == nil:
+		return nil
+	case same.count > 1:
 		return p.preferred(lead, same)
 	}
-	return lead.node
+	return p.snapshot.At(lead.at)
 }
 
 // equals are the nodes, by their place in the fleet, that the strategy sees no difference to the best of, whether they fit or not.
@@ -82,31 +81,10 @@ func (e *equals) clear() {
 	e.count = 0
 }
 
-// window is what the pass needs first of the next nodes. In a large fleet each is a wait for memory, and waiting for many
-// at once takes hardly longer than for one.
-type window struct {
-	nodes [64]*fleet.Node
-	facts [64]*fleet.Facts
-	hash  [64]uint64
-}
-
-func (w *window) read(s *fleet.Snapshot, from int) {
-	n := min(s.Len()-from, len(w.nodes))
-	for i := range n {
-		w.nodes[i] = s.At(from + i)
-	}
-	for i, node := range w.nodes[:n] {
-		w.facts[i] = node.Facts()
-	}
-	for i, f := range w.facts[:n] {
-		w.hash[i] = f.Hash
-	}
-}
-
 // preferred is the first of the nodes to prefer that is as good as the best.
 func (p *plan) preferred(best leader, same *equals) *fleet.Node {
 	if p.random {
-		return best.node
+		return p.snapshot.At(best.at)
 	}
 	next := 0
 	for _, id := range p.req.Prefer {
@@ -123,5 +101,5 @@ func (p *plan) preferred(best leader, same *equals) *fleet.Node {
 			return c.node
 		}
 	}
-	return best.node
+	return p.snapshot.At(best.at)
 }

@@ -40,10 +40,10 @@ func newResources(r *Request, overcommit float64) resources {
 func (a resources) measure(c *candidate) {
 	c.memory, c.cpus = 100, 100
 	if a.memory > 0 {
-		c.memory = share(c.facts.UsedMemory, c.load.reserved().memory, a.memory, float64(c.facts.Memory)*a.factor)
+		c.memory = share(c.brief.UsedMemory, c.load.reserved().memory, a.memory, float64(c.brief.Memory)*a.factor)
 	}
 	if a.nanoCPUs > 0 {
-		c.cpus = share(c.facts.UsedNanoCPUs, c.load.reserved().nanoCPUs, a.nanoCPUs, float64(c.facts.NanoCPUs)*a.factor)
+		c.cpus = share(c.brief.UsedNanoCPUs, c.load.reserved().nanoCPUs, a.nanoCPUs, float64(c.brief.NanoCPUs)*a.factor)
 	}
 }
 

@@ -170,7 +170,7 @@ func (p *plan) wish(exprs []Expr, compile func(Expr) test) {
 // candidate is the node at that place in the fleet.
 func (p *plan) candidate(at int) candidate {
 	n := p.snapshot.At(at)
-	c := candidate{node: n, facts: n.Facts(), load: p.loads.at(at)}
+	c := candidate{node: n, facts: n.Facts(), brief: p.snapshot.Brief(at), load: p.loads.at(at)}
 	p.measure(&c)
 	return c
 }

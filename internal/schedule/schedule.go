@@ -65,6 +65,7 @@ type View struct {
 type candidate struct {
 	node  *fleet.Node
 	facts *fleet.Facts
+	brief *fleet.Brief // which measure and promise need, and nothing else
 	load  *load
 	// The percentages of its memory and CPUs that would be given away; see resources.
 	memory, cpus float64

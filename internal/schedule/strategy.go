@@ -75,10 +75,10 @@ func (p *plan) promise(c *candidate) score {
 		return s
 	}
 	const healthWeight = 10
-	weight := percent(c.cpus) + percent(c.memory) - p.sign*healthWeight*c.node.Health
-	count := c.facts.Containers
+	weight := percent(c.cpus) + percent(c.memory) - p.sign*healthWeight*c.brief.Health
+	count := c.brief.Containers
 	if p.runningOnly {
-		count = c.facts.Running
+		count = c.brief.Running
 	}
 	s.cost, s.count = p.sign*weight, p.sign*int(count+c.load.count())
 	return s
