@@ -6,7 +6,7 @@ COMMIT   ?= $(shell git rev-parse --short=8 HEAD 2>/dev/null || echo HEAD)
 LDFLAGS  := -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: build test unit e2e vm check lint bench demo nightly deps test-deps vm-deps clean
+.PHONY: build test test-all unit e2e vm check lint bench demo nightly deps test-deps vm-deps clean
 
 build: bin/berth
 
@@ -14,15 +14,21 @@ bin/berth: FORCE
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/berth
 FORCE:
 
-# Everything that must hold: unit, race, property and command line tests, then real engines and real clients.
+# Unit, race, property and command line tests, then real engines and real clients: what takes less than ten minutes on two cores. Left out are
+# end-to-end tests of 20 seconds and more; more packages are tested at once than there are cores, since much of it is waiting.
+test: SHORT = -short
+test: WIDE = -p $(shell echo $$(($$(nproc) * 3 / 2)))
 test: test-deps check unit e2e
 
+# Everything that must hold.
+test-all: test-deps check unit e2e
+
 unit:
-	$(GO) test -race -timeout 15m ./...
+	$(GO) test -race $(SHORT) $(WIDE) -timeout 15m ./...
 
 # Needs root: it starts real Docker Engines, in namespaces of its own, in several shards at once (BERTH_E2E_SHARDS).
 e2e: test-deps
-	$(GO) test -tags e2e -count 1 -timeout 30m ./test/e2e
+	$(GO) test -tags e2e $(SHORT) -count 1 -timeout 30m ./test/e2e
 
 # Virtual machines through their lives, by drivers qemu, virtualbox and libvirt: half an hour where there is no KVM. What boots is made of Debian's
 # packages first. VM_LIMIT is how long a test may take before it gives up without a verdict; 1 is as long as it likes.

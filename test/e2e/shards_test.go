@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 
 	"berth/test/shards"
 )
@@ -30,6 +31,8 @@ const (
 	worthwhile = 40
 	// unknown is what a test counts for that has no time on record.
 	unknown = 10
+	// long is from how many seconds on a test is left out with -short.
+	long = 20
 )
 
 // costly is what only some tests need, by how their names begin: made once, if one shard has them all.
@@ -59,7 +62,9 @@ func sharded(ctx context.Context, dir string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
+	parts, left := usual(parts)
 	all, last := divide(parts, limit)
+	skipped := append(slices.Clone(all), shards.Divide(left, 1, worthwhile)...) // the last is one that nobody runs
 	printer := shards.NewPrinter(os.Stdout, len(all))
 	codes, errs := make([]int, len(all)), make([]error, len(all))
 	for _, round := range [][2]int{{0, last}, {last, len(all)}} {
@@ -67,7 +72,7 @@ func sharded(ctx context.Context, dir string) (int, error) {
 		for i := round[0]; i < round[1]; i++ {
 			wg.Go(func() {
 				out := printer.Output(i)
-				codes[i], errs[i] = runShard(ctx, filepath.Join(dir, strconv.Itoa(i+1)), shardArgs(shards.Skip(all, i)), out)
+				codes[i], errs[i] = runShard(ctx, filepath.Join(dir, strconv.Itoa(i+1)), shardArgs(shards.Skip(skipped, i)), out)
 				out.End()
 			})
 		}
@@ -79,6 +84,22 @@ func sharded(ctx context.Context, dir string) (int, error) {
 		code = 1
 	}
 	return code, errors.Join(err, printer.Verdict(code == 0))
+}
+
+// usual are the tests to run, and those that are left out with -short.
+func usual(parts []shards.Part) (run, left []shards.Part) {
+	if !testing.Short() {
+		return parts, nil
+	}
+	for _, p := range parts {
+		if p.Seconds < long {
+			run = append(run, p)
+			continue
+		}
+		left = append(left, p)
+		fmt.Printf("-short leaves out %s (%.0f s)\n", strings.TrimSuffix(p.Test+"/"+p.Sub, "/"), p.Seconds)
+	}
+	return run, left
 }
 
 // divide makes shards, of which those from last on have to wait until the others have ended.
