@@ -66,7 +66,7 @@ func listContainers(s *Server, w http.ResponseWriter, r *request) error {
 			w.Header().Add("X-Berth-Partial", n.Name)
 		}
 	}
-	return s.writeRows(w, l.runs(snap), l)
+	return s.writeRows(w, s.sequence(snap, l), l)
 }
 
 // runs begins the list: from what the fleet's indexes name if the filters allow that, or else from every node.

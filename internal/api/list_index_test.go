@@ -11,12 +11,18 @@ import (
 	"berth/internal/fleet"
 )
 
-// What the indexes leave of a fleet for the filters id, name, label and node is what looking at every container leaves.
+// What the indexes, and the order of the last list of all, leave of a fleet for the filters id, name, label and node is what looking at every
+// container leaves.
 func TestIndexedListsEqualAScan(t *testing.T) {
 	word := rapid.StringMatching(`(01234567)?[ab]{1,3}`)
 	value := rapid.OneOf(word, rapid.Map(word, func(w string) string { return "^/?" + w + "$" }), rapid.StringMatching(`\^?[ab]*\.?[ab]*`))
 	rapid.Check(t, func(t *rapid.T) {
-		snap := new(fleet.Snapshot)
+		s, snap := new(Server), new(fleet.Snapshot)
+		listAll := func() {
+			if rapid.Bool().Draw(t, "list all") {
+				names(s.sequence(snap, &listing{all: true}), nil)
+			}
+		}
 		for i := range rapid.IntRange(0, 3).Draw(t, "nodes") {
 			n := &fleet.Node{ID: fmt.Sprint("N", i), Name: fmt.Sprint("n", i), State: fleet.Healthy}
 			for _, id := range rapid.SliceOfNDistinct(word, 0, 4, rapid.ID).Draw(t, "ids") {
@@ -31,6 +37,7 @@ func TestIndexedListsEqualAScan(t *testing.T) {
 			}
 			slices.SortFunc(n.Containers, func(a, b *fleet.Container) int { return strings.Compare(a.ID, b.ID) })
 			snap = snap.Replace(n.Seal())
+			listAll()
 		}
 		l := &listing{all: true, f: filters{}}
 		for name, g := range map[string]*rapid.Generator[string]{
@@ -43,12 +50,8 @@ func TestIndexedListsEqualAScan(t *testing.T) {
 		if err := l.parseTests(); err != nil {
 			t.Fatal(err)
 		}
-		var got, want []string
-		match := l.match()
-		all := l.runs(snap).merge()
-		for f, ok := all.pop(match); ok; f, ok = all.pop(match) {
-			got = append(got, f.node.Name+" "+f.container.ID)
-		}
+		var want []string
+		got := names(s.sequence(snap, l), l.match())
 		var scan []fleet.Ref
 		for _, n := range snap.Nodes() {
 			for _, c := range n.Containers {
@@ -70,6 +73,14 @@ func TestIndexedListsEqualAScan(t *testing.T) {
 			t.Fatalf("filters %v list %v, want %v", l.f, got, want)
 		}
 	})
+}
+
+// names goes through a list.
+func names(all sequence, match test) (list []string) {
+	for f, ok := all.pop(match); ok; f, ok = all.pop(match) {
+		list = append(list, f.node.Name+" "+f.container.ID)
+	}
+	return list
 }
 
 // naive is the filters id, name, label and node as the engine has them.

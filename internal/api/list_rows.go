@@ -157,7 +157,7 @@ type batch struct {
 }
 
 // fill takes up to max containers, and tells whether there was one.
-func (b *batch) fill(all *merge, match test, max int) bool {
+func (b *batch) fill(all sequence, match test, max int) bool {
 	for b.n = 0; b.n < min(len(b.found), max); b.n++ {
 		f, ok := all.pop(match)
 		if !ok {
@@ -186,7 +186,7 @@ func (b *batch) touch() (sum byte) {
 const cacheLine = 64
 
 // writeRows sends the rows that the engines gave, with the statuses of this moment.
-func (s *Server) writeRows(w http.ResponseWriter, all runs, l *listing) error {
+func (s *Server) writeRows(w http.ResponseWriter, all sequence, l *listing) error {
 	w.Header().Set("Content-Type", "application/json")
 	p := newPager(w)
 	defer p.end()
@@ -195,8 +195,8 @@ func (s *Server) writeRows(w http.ResponseWriter, all runs, l *listing) error {
 		left = math.MaxInt
 	}
 	p.page = append(p.page, '[')
-	comma, ages, ordered := false, new(fleet.Ages), all.merge()
-	for next := new(batch); next.fill(ordered, match, left); left -= next.n {
+	comma, ages := false, new(fleet.Ages)
+	for next := new(batch); next.fill(all, match, left); left -= next.n {
 		next.touch()
 		for _, f := range next.found[:next.n] {
 			if comma {

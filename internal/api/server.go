@@ -102,6 +102,7 @@ type Server struct {
 	builders *builders
 	usage    usage
 	stamp    atomic.Pointer[stamp]
+	order    atomic.Pointer[order]
 }
 
 // New makes a Server. It starts nothing.
