@@ -35,7 +35,7 @@ e2e: test-deps
 VM_TESTS ?= TestVirtual
 VM_LIMIT ?= 1
 vm: vm-deps
-	BERTH_E2E_VM=$(VM_LIMIT) $(GO) test -tags e2e -count 1 -timeout 90m -v -run $(VM_TESTS) ./test/e2e
+	BERTH_E2E_VM=$(VM_LIMIT) $(GO) test -tags e2e -count 1 -timeout 90m -v -run '$(VM_TESTS)' ./test/e2e
 
 # The same with Engine 29, buildx, Compose 5 and others, which are built first, and with long rounds: hours.
 nightly: vm-deps

@@ -60,7 +60,8 @@ var arrows = map[string][]string{
 	"driver/libvirt":    {"hostkvm", "hostlock", "machine", "vmimage", "vmlogin", "vmseed"},
 	"driver/drivertest": {"machine"},
 
-	"driver/virtualbox/vboxsim": {},
+	"driver/virtualbox/vboxsim":  {},
+	"driver/libvirt/libvirttest": {},
 
 	"rawjson":  {},
 	"relay":    {"fleet"},
@@ -94,7 +95,7 @@ var testArrows = map[string][]string{
 	"driver/qemu":      {"driver/drivertest"},
 
 	"driver/virtualbox": {"driver/drivertest", "driver/virtualbox/vboxsim"},
-	"driver/libvirt":    {"driver/drivertest"},
+	"driver/libvirt":    {"driver/drivertest", "driver/libvirt/libvirttest"},
 }
 
 // forbidden names say nothing about what is inside.

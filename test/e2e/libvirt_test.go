@@ -10,30 +10,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
-)
 
-// libvirtScript is libvirtd with empty folders in the place of the system's, which are the shard's alone, as everything is that it starts.
-const libvirtScript = `set -eu
-for dir in /var/lib/libvirt /etc/libvirt /var/cache/libvirt /var/log/libvirt; do
-	if [ -d $dir ]; then mount -t tmpfs tmpfs $dir; fi
-done
-mkdir -p /run/libvirt /etc/libvirt "$1/images"
-# Its user comes with another package than the daemon.
-for file in passwd group; do
-	grep -q ^libvirt-qemu: /etc/$file && continue
-	cp /etc/$file /run/$file
-	case $file in
-	passwd) echo libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin >>/run/$file ;;
-	group) echo libvirt-qemu:x:64055: >>/run/$file ;;
-	esac
-	mount --bind /run/$file /etc/$file
-done
-mkdir -p /var/lib/libvirt/images
-mount --bind "$1/images" /var/lib/libvirt/images
-printf '%s\n' 'user = "root"' 'group = "root"' 'security_driver = "none"' 'namespaces = []' 'cgroup_controllers = []' 'stdio_handler = "file"' 'remember_owner = 0' >/etc/libvirt/qemu.conf
-printf 'unix_sock_dir = "%s"\nauth_unix_rw = "none"\n' "$1" >/etc/libvirt/libvirtd.conf
-exec "$2" -f /etc/libvirt/libvirtd.conf
-`
+	"berth/internal/driver/libvirt/libvirttest"
+)
 
 // libvirtd runs a real one, and returns the URI that leads to it and the folder of its pool.
 func libvirtd(t *testing.T) (uri, pool string) {
@@ -42,7 +21,7 @@ func libvirtd(t *testing.T) (uri, pool string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("sh", "-c", libvirtScript, "sh", dir, "/usr/sbin/libvirtd")
+	cmd := exec.Command("sh", "-c", libvirttest.Script, "sh", dir, "/usr/sbin/libvirtd")
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)

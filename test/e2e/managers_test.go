@@ -102,7 +102,19 @@ func newTeamOf(t *testing.T, w *world, g *team, prepare func(*teamManager, *kvSe
 		g.managers = append(g.managers, m)
 		g.start(t, m)
 	}
-	t.Cleanup(func() {
+	t.Cleanup(g.end(t))
+	for _, m := range g.managers {
+		eventually(t, 20*time.Second, m.name+" knows the fleet", func() bool {
+			info, err := m.info(t.Context())
+			return err == nil && strings.Contains(info, "Nodes 3\n") && strings.Count(info, "Status Healthy\n") == 3
+		})
+	}
+	return g
+}
+
+// end kills the managers, and tells what they said if the test failed.
+func (g *team) end(t *testing.T) func() {
+	return func() {
 		for _, m := range g.managers {
 			m.kill()
 		}
@@ -112,14 +124,7 @@ func newTeamOf(t *testing.T, w *world, g *team, prepare func(*teamManager, *kvSe
 				t.Logf("%s at %s:\n%s", m.name, m.addr, b[max(0, len(b)-4000):])
 			}
 		}
-	})
-	for _, m := range g.managers {
-		eventually(t, 20*time.Second, m.name+" knows the fleet", func() bool {
-			info, err := m.info(t.Context())
-			return err == nil && strings.Contains(info, "Nodes 3\n") && strings.Count(info, "Status Healthy\n") == 3
-		})
 	}
-	return g
 }
 
 // forward leads a port of this computer to an engine's socket, for as long as the test goes on.

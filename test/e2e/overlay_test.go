@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -141,27 +142,38 @@ services:
 
 // S9: ten birds of a project, evenly, that find each other by the service's name, and no others.
 func overlayBirds(t *testing.T, w *world) {
+	for _, c := range w.composers(t) {
+		t.Run("compose "+c.name, func(t *testing.T) { birdsOf(t, w, c) })
+	}
+}
+
+func birdsOf(t *testing.T, w *world, c *composer) {
 	dir := write(t, "docker-compose.yml", overlayFlock)
-	must(t, w.compose(dir, "-p", "flock", "up", "-d", "--scale", "bird=10"))
-	must(t, w.compose(dir, "-p", "swarm", "up", "-d"))
+	must(t, c.run(dir, "-p", "flock", "up", "-d", "--scale", "bird=10"))
+	must(t, c.run(dir, "-p", "swarm", "up", "-d"))
 	nodes := w.nodes(t, "label=com.docker.compose.project=flock")
 	for _, node := range []string{"over1", "over2", "over3"} {
 		if n := nodes[node]; n < 3 || n > 4 {
 			t.Errorf("ten birds by node: %v, want 3 or 4 on each", nodes)
 		}
 	}
+	name := func(project string, n int) string {
+		return strings.Join([]string{project, "bird", strconv.Itoa(n)}, c.sep)
+	}
 	for i := 1; i <= 4; i++ { // which are on all nodes
-		bird := fmt.Sprintf("flock_bird_%d", i)
+		bird := name("flock", i)
 		eventually(t, 30*time.Second, bird+" finds ten birds", func() bool {
 			found := do(t, w.docker("exec", bird, "nslookup", "bird")).out
 			return strings.Count(found, "Name:") == 10
 		})
-		w.reaches(t, bird, fmt.Sprintf("flock_bird_%d", 11-i))
+		w.reaches(t, bird, name("flock", 11-i))
 	}
-	same(t, "a bird of another project", do(t, w.docker("exec", "flock_bird_1", "ping", "-c1", "-W1", "swarm_bird_1")).code, 1)
-	must(t, w.compose(dir, "-p", "flock", "up", "-d", "--scale", "bird=10")) // nothing is made anew
-	must(t, w.compose(dir, "-p", "flock", "down", "-t", "0"))
-	must(t, w.compose(dir, "-p", "swarm", "down", "-t", "0"))
+	same(t, "a bird of another project", do(t, w.docker("exec", name("flock", 1), "ping", "-c1", "-W1", name("swarm", 1))).code, 1)
+	birds := must(t, w.docker("ps", "-q", "--filter", "label=com.docker.compose.project=flock"))
+	must(t, c.run(dir, "-p", "flock", "up", "-d", "--scale", "bird=10"))
+	same(t, "the birds after another up", must(t, w.docker("ps", "-q", "--filter", "label=com.docker.compose.project=flock")), birds)
+	must(t, c.run(dir, "-p", "flock", "down", "-t", "0"))
+	must(t, c.run(dir, "-p", "swarm", "down", "-t", "0"))
 	same(t, "docker ps after down", must(t, w.docker("ps", "-a", "--format", `{{.Names}} {{.Status}} {{.Label "berth.node"}} {{.Networks}} {{.CreatedAt}}`)), "")
 	same(t, "docker network ls after down", must(t, w.docker("network", "ls", "--filter", "type=custom", "--format", "{{.Name}}")), "")
 }

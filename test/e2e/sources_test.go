@@ -165,7 +165,7 @@ func serverTLS(t *testing.T, w *world) []string {
 			t.Fatal(err)
 		}
 	}
-	server, err := cert.NewServer(authority, "e2e", []string{"127.0.0.1"})
+	server, err := cert.ECDSA.NewManager(authority, "e2e", []string{"127.0.0.1"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,44 +13,20 @@ import (
 	"time"
 
 	"berth/internal/driver/drivertest"
+	"berth/internal/driver/libvirt/libvirttest"
 	"berth/internal/machine"
 )
 
-// systemScript starts libvirtd as root in namespaces of its own, with empty folders in the place of the system's. All that it starts ends with it.
+// systemScript starts libvirtd as root in namespaces of its own. All that it starts ends with it. The shell stays, to be told of the processes
+// that lose their parents: libvirtd waits for some of them to be gone.
 const systemScript = `set -eu
 mount --make-rprivate /
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /run
-for dir in /var/lib/libvirt /etc/libvirt /var/cache/libvirt /var/log/libvirt; do
-	if [ -d $dir ]; then mount -t tmpfs tmpfs $dir; fi
-done
-mkdir -p /run/libvirt /etc/libvirt /var/lib/libvirt/images
-# Its user comes with another package than the daemon.
-for file in passwd group; do
-	grep -q ^libvirt-qemu: /etc/$file && continue
-	cp /etc/$file /run/$file
-	case $file in
-	passwd) echo libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin >>/run/$file ;;
-	group) echo libvirt-qemu:x:64055: >>/run/$file ;;
-	esac
-	mount --bind /run/$file /etc/$file
-done
 ip link set lo up
-cat >/etc/libvirt/qemu.conf <<'CONF'
-user = "root"
-group = "root"
-security_driver = "none"
-namespaces = []
-cgroup_controllers = []
-stdio_handler = "file"
-remember_owner = 0
-CONF
-cat >/etc/libvirt/libvirtd.conf <<CONF
-unix_sock_dir = "$1"
-auth_unix_rw = "none"
-CONF
-# The shell stays, to be told of the processes that lose their parents: libvirtd waits for some of them to be gone.
-"$2" -f /etc/libvirt/libvirtd.conf &
+(
+` + libvirttest.Script + `
+) &
 wait $!
 `
 
