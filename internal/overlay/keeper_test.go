@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -115,6 +116,26 @@ func TestALostManagerIsReplaced(t *testing.T) {
 }
 
 func TestALostQuorum(t *testing.T) {
+	t.Run("engines that answer", func(t *testing.T) { lostQuorum(t, func(*rig) {}) })
+	t.Run("engines that say nothing while they begin anew", func(t *testing.T) {
+		lostQuorum(t, func(r *rig) {
+			d := r.daemons[0]
+			reached, release := d.HoldNext("POST", "/swarm/init")
+			go func() { // the command waits for it
+				<-reached
+				d.Hang()
+				for r.fleet.Snapshot().Nodes()[0].State == fleet.Healthy {
+					time.Sleep(10 * time.Millisecond)
+				}
+				release()
+				d.Resume()
+			}()
+		})
+	})
+}
+
+// lostQuorum has two of three managers die, and the third go on.
+func lostQuorum(t *testing.T, prepare func(*rig)) {
 	r := newRig(t, 4, 4)
 	r.becomes(0, "n1* n2* n3* n4")
 	r.ready(4)
@@ -130,6 +151,7 @@ func TestALostQuorum(t *testing.T) {
 		s := r.Status()
 		return s.State == "no quorum" && strings.Contains(strings.Join(s.Problems, "\n"), "berth overlay up --force-new-cluster")
 	})
+	prepare(r)
 	if err := r.ForceNewCluster(t.Context()); err != nil {
 		t.Fatal(err)
 	}

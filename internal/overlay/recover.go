@@ -47,13 +47,36 @@ func (k *Keeper) ForceNewCluster(ctx context.Context) error {
 			return err
 		}
 		k.o.Log.Warn("overlay networks: a swarm manager goes on alone, as it was told to", "node", n.Name)
-		r := initRequest{ListenAddr: listening(n), AdvertiseAddr: advertised(n), DataPathAddr: k.settings().DataInterface, ForceNewCluster: true}
-		if err := k.eng.Exchange(ctx, joinLimit, n, http.MethodPost, "/swarm/init", nil, r, nil); err != nil {
+		if err := k.alone(ctx, n); err != nil {
 			return err
 		}
 		return errors.Join(k.see(ctx, n), k.renew(ctx, n, places))
 	}
 	return k.anew(ctx, p.headless)
+}
+
+// alone has a manager begin a cluster of its own with what it knows. For that it waits for calls that still wait for the old one, and meanwhile an
+// engine from 23.0 on answers no ping: its pings tell of the cluster. So one that is taken for lost may do it nevertheless.
+func (k *Keeper) alone(ctx context.Context, n *fleet.Node) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*joinLimit)
+	defer cancel()
+	r := initRequest{ListenAddr: listening(n), AdvertiseAddr: advertised(n), DataPathAddr: k.settings().DataInterface, ForceNewCluster: true}
+	err := k.eng.Exchange(ctx, joinLimit, n, http.MethodPost, "/swarm/init", nil, r, nil)
+	if err == nil || enginecall.Refused(err) {
+		return err
+	}
+	for {
+		if k.see(ctx, n) == nil {
+			if c := k.look(ctx, time.Now()).cluster; c != nil && c.quorum() {
+				return nil
+			}
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // renew takes containers out of their networks and brings them back: an engine that begins a cluster anew forgets the names of those
