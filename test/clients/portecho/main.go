@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +23,7 @@ func main() {
 }
 
 func serve(addr string, handle func(net.Conn) error) error {
-	l, err := net.Listen("tcp", addr)
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return err
 	}
@@ -66,7 +67,7 @@ func send(c net.Conn) error {
 }
 
 func datagrams(addr string) error {
-	c, err := net.ListenPacket("udp", addr)
+	c, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp", addr)
 	if err != nil {
 		return err
 	}
