@@ -100,7 +100,7 @@ func (b *nameBook) session(ctx context.Context) error {
 	go func() { ended <- tell(events, told) }()
 	defer func() {
 		cancel()
-		_ = <-ended // what the session ended with is known
+		<-ended //nolint:errcheck // what the session ended with is known
 	}()
 	every := time.NewTicker(namesEvery)
 	defer every.Stop()

@@ -16,10 +16,15 @@ type order struct {
 
 // sequence begins the list.
 func (s *Server) sequence(snap *fleet.Snapshot, l *listing) sequence {
+	o := s.order.Load()
+	if o != nil && o.snapshot != snap {
+		s.order.CompareAndSwap(o, nil) // it would keep what is gone
+		o = nil
+	}
 	if !l.mayBeAny() {
 		return l.runs(snap).merge()
 	}
-	if o := s.order.Load(); o != nil && o.snapshot == snap {
+	if o != nil {
 		return &walk{o.found}
 	}
 	m := l.runs(snap).merge()

@@ -124,7 +124,7 @@ func TestALostQuorum(t *testing.T) {
 			go func() { // the command waits for it
 				<-reached
 				d.Hang()
-				for r.fleet.Snapshot().Nodes()[0].State == fleet.Healthy {
+				for end := time.Now().Add(10 * time.Second); r.fleet.Snapshot().Nodes()[0].State == fleet.Healthy && time.Now().Before(end); {
 					time.Sleep(10 * time.Millisecond)
 				}
 				release()

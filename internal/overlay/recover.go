@@ -74,7 +74,7 @@ func (k *Keeper) alone(ctx context.Context, n *fleet.Node) error {
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():
-			return err
+			return fmt.Errorf("%w; should it come back, berth overlay status tells what it did", err)
 		}
 	}
 }
