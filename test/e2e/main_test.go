@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -189,6 +190,7 @@ func suite(m *testing.M) int {
 	outsideNet = os.NewFile(3, "the network outside")
 	scratch = os.TempDir() // which outside has made
 	binary = filepath.Join(filepath.Dir(scratch), "bin", "berth")
+	before := look() // mounts of others show through
 	code := m.Run()
 	if shared != nil {
 		if err := shared.down(); err != nil {
@@ -196,7 +198,7 @@ func suite(m *testing.M) int {
 			code = 1
 		}
 	}
-	if left := leftovers(); len(left) > 0 {
+	if left := leftovers(before); len(left) > 0 {
 		fmt.Fprintf(os.Stderr, "e2e: left behind:\n%s\n", strings.Join(left, "\n"))
 		code = 1
 	}
@@ -206,9 +208,10 @@ func suite(m *testing.M) int {
 // leftovers are what the machines and managers of the tests should have taken with them. The kernel would end it all in a
 // moment, so this is the last time that it can be seen. What is ending gets time to end: where much ends at once, the kernel takes a host's
 // link away seconds after its last process.
-func leftovers() (left []string) {
+func leftovers(before []string) (left []string) {
 	for range 300 {
-		if left = look(); len(left) == 0 {
+		left = slices.DeleteFunc(look(), func(l string) bool { return slices.Contains(before, l) })
+		if len(left) == 0 {
 			return nil
 		}
 		time.Sleep(100 * time.Millisecond)
