@@ -39,7 +39,8 @@ func (p *plan) best() *fleet.Node {
 		p.measure(&c)
 		next := leader{brief: b, at: i, score: p.promise(&c), hash: p.hash(b.Hash)}
 		if next.beats(&lead) {
-			if *full = p.candidate(i); p.refuses(full) {
+			*full, full.node = c, p.snapshot.At(i)
+			if full.facts = full.node.Facts(); p.refuses(full) {
 				continue
 			}
 			next.granted = p.grants(full)

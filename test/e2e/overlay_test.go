@@ -28,12 +28,7 @@ func TestNetworksAcrossHosts(t *testing.T) {
 		}
 	})
 	hosts := []string{"over1", "over2", "over3"}
-	w.machine = append(w.machine, hosts...)
-	create := []string{"create", "-d", "local"}
-	if newest := program("BERTH_ENGINE29"); newest != "" { // at night
-		create = append(create, "--local-engine", newest)
-	}
-	must(t, w.command("berth", append(create, hosts...)...))
+	w.createHosts(t, hosts...)
 	if err := w.startServe("--overlay", "--reschedule-delay", "3s"); err != nil {
 		t.Fatal(err)
 	}
@@ -50,6 +45,17 @@ func TestNetworksAcrossHosts(t *testing.T) {
 			return // the next ones would wait for what is broken
 		}
 	}
+}
+
+// createHosts makes local machines whose engines are Debian's, or, at night, today's.
+func (w *world) createHosts(t *testing.T, hosts ...string) {
+	t.Helper()
+	w.machine = append(w.machine, hosts...)
+	create := []string{"create", "-d", "local"}
+	if newest := program("BERTH_ENGINE29"); newest != "" {
+		create = append(create, "--local-engine", newest)
+	}
+	must(t, w.command("berth", append(create, hosts...)...))
 }
 
 // overlay is a berth overlay command at the endpoint.

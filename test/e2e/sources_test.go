@@ -153,7 +153,7 @@ assert c.containers.run('busybox', 'echo over tls', remove=True) == b'over tls\n
 	contains(t, "docker info over loopback", must(t, w.command("docker", "-H", "tcp://"+plain, "info")), "Nodes: 3")
 }
 
-// serverTLS makes flags with a server's certificate for 127.0.0.1, signed by the store's authority.
+// serverTLS makes flags with a manager's certificate for 127.0.0.1, signed by the store's authority.
 func serverTLS(t *testing.T, w *world) []string {
 	t.Helper()
 	dir := t.TempDir()
