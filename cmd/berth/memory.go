@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"net/http"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"berth/internal/fleet"
@@ -29,7 +32,7 @@ func collectorIsSet() bool { return os.Getenv("GOGC") != "" || os.Getenv("GOMEML
 
 // keepSmall gives back to the system what only starting needed, once the fleet is known, and from then on keeps the garbage in
 // proportion to the fleet.
-func (e *serving) keepSmall(ctx context.Context) {
+func (e *serving) keepSmall(ctx context.Context, pauses *lulls) {
 	if !e.awaitStarted(ctx) {
 		return
 	}
@@ -40,9 +43,16 @@ func (e *serving) keepSmall(ctx context.Context) {
 	percent := collectorPercent(liveHeap(), collectAt)
 	debug.SetGCPercent(percent)
 	debug.FreeOSMemory()
+	looks := time.NewTicker(heapLooks)
+	defer looks.Stop()
 	for {
 		select {
-		case <-time.After(heapLooks):
+		case <-looks.C:
+		case <-pauses.busy:
+			if pauses.await(ctx) && worthCollecting(heapObjects(), liveHeap(), percent) {
+				runtime.GC()
+			}
+			continue
 		case <-ctx.Done():
 			return
 		}
@@ -55,6 +65,54 @@ func (e *serving) keepSmall(ctx context.Context) {
 			debug.FreeOSMemory() // left by a storm; a tenth of a second of CPU time at most once a minute
 		}
 	}
+}
+
+// lulls finds the moments in which nobody waits. A collection takes a tenth of a second in a large fleet; during a burst of requests it
+// takes as long again from those, and after one it takes nothing from anybody.
+type lulls struct {
+	last  atomic.Int64  // Unix nanoseconds of a request's begin or end
+	awake atomic.Bool   // somebody knows that there are requests
+	busy  chan struct{} // there are, after a lull
+}
+
+// lull is how long no request begins or ends in one.
+const lull = 100 * time.Millisecond
+
+func newLulls() *lulls { return &lulls{busy: make(chan struct{}, 1)} }
+
+// watch has a handler's requests noticed.
+func (l *lulls) watch(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		l.note()
+		defer l.note()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (l *lulls) note() {
+	l.last.Store(time.Now().UnixNano())
+	if l.awake.CompareAndSwap(false, true) {
+		l.busy <- struct{}{} // there is room: awake was false, so it has been read
+	}
+}
+
+// await returns in the lull that follows what busy told of; false if ctx ended before.
+func (l *lulls) await(ctx context.Context) bool {
+	for left := lull; left > 0; left = lull - time.Since(time.Unix(0, l.last.Load())) {
+		select {
+		case <-time.After(left):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	l.awake.Store(false)
+	return true
+}
+
+// worthCollecting tells whether half of the garbage is there that would have it collected anyway: so lulls cost at most as many collections
+// again.
+func worthCollecting(objects, live uint64, percent int) bool {
+	return objects > live+live/200*uint64(percent) //nolint:gosec // a percentage of ours
 }
 
 // collectorPercent is for a heap of that size. Between half of largeHeap and the whole it stays what it was.
@@ -70,6 +128,9 @@ func collectorPercent(live uint64, now int) int {
 
 // liveHeap is how much the last collection found in use.
 func liveHeap() uint64 { return sizes("/gc/heap/live:bytes") }
+
+// heapObjects is how much is in use or waits to be collected.
+func heapObjects() uint64 { return sizes("/memory/classes/heap/objects:bytes") }
 
 // heldHeap is how much of the system's memory the heap holds, in use or not.
 func heldHeap() uint64 {

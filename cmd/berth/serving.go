@@ -126,7 +126,8 @@ func (e *serving) run(ctx context.Context) error {
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
-	server := e.server(e.handler)
+	pauses := newLulls()
+	server := e.server(pauses.watch(e.handler))
 	server.Protocols, server.ConnContext = &protocols, api.ConnContext
 	g, ctx := errgroup.WithContext(ctx)
 	// Engines are followed, and relays kept, until clients have had their time: a request to an engine ends with that.
@@ -163,7 +164,7 @@ func (e *serving) run(ctx context.Context) error {
 	}
 	g.Go(func() error {
 		e.sayLimits(ctx)
-		e.keepSmall(ctx)
+		e.keepSmall(ctx, pauses)
 		return nil
 	})
 	for _, l := range e.listeners {

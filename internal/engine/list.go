@@ -360,14 +360,21 @@ func (e *Engine) applyInspection(n *fleet.Node, id string, found *inspection, t 
 	n.Containers = with(n.Containers, &c)
 }
 
-// remove takes a container away at once, so that no list that began earlier brings it back.
+// remove takes a container away at once, so that no list that began earlier brings it back. Nothing is owed of it any more.
 func (e *Engine) remove(id string) {
-	e.change(func(n *fleet.Node) {
-		e.seq++
-		e.marks[id] = mark{row: e.seq}
-		delete(e.hints, id)
-		n.Containers = without(n.Containers, id)
-	})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.seq++
+	e.marks[id] = mark{row: e.seq}
+	delete(e.hints, id)
+	delete(e.debts, object{fleet.KindContainer, id})
+	e.count()
+	if _, listed := e.node.Find(id); !listed {
+		return // the answer to a client told it before the event did
+	}
+	n := *e.node
+	n.Containers = without(n.Containers, id)
+	e.publish(&n)
 }
 
 func with(cs []*fleet.Container, c *fleet.Container) []*fleet.Container {
