@@ -49,12 +49,11 @@ type createConfig struct {
 	Env          []string
 	Labels       map[string]string
 	ExposedPorts map[string]any
+	Healthcheck  *struct{ StartInterval int64 }
 	HostConfig   createHost
 	// Before API 1.18 these stood at the top; classic Swarm took them from there too.
 	Memory, CPUShares int64
-	NetworkingConfig  struct {
-		EndpointsConfig map[string]*struct{ Links []string }
-	}
+	NetworkingConfig  struct{ EndpointsConfig map[string]newerEndpoint }
 }
 
 type createHost struct {
@@ -63,9 +62,39 @@ type createHost struct {
 	Links, VolumesFrom, Binds                        []string
 	PortBindings                                     map[string][]struct{ HostIP, HostPort string }
 	PublishAllPorts                                  bool
-	Mounts                                           []struct {
-		Type, Source, Target string
+	Annotations                                      map[string]string
+	DeviceRequests                                   []struct{ Driver string }
+	Mounts                                           []createMount
+}
+
+type createMount struct {
+	Type, Source, Target string
+	BindOptions          struct{ CreateMountpoint, ReadOnlyForceRecursive bool }
+	VolumeOptions        struct{ Subpath string }
+	TmpfsOptions         struct{ Options []json.RawMessage }
+}
+
+// readOfCreate is createConfig as fields to pick: clients send all fields there are, most of them empty.
+var readOfCreate = []rawjson.Want{
+	{Key: "Image"}, {Key: "Env"}, {Key: "Labels"}, {Key: "ExposedPorts"}, {Key: "Healthcheck"}, {Key: "Memory"}, {Key: "CPUShares"},
+	{Key: "NetworkingConfig"},
+	{Key: "HostConfig", Inside: []rawjson.Want{
+		{Key: "Memory"}, {Key: "NanoCpus"}, {Key: "CPUQuota"}, {Key: "CPUPeriod"}, {Key: "CPUShares"}, {Key: "NetworkMode"}, {Key: "IpcMode"},
+		{Key: "PidMode"}, {Key: "Links"}, {Key: "VolumesFrom"}, {Key: "Binds"}, {Key: "PortBindings"}, {Key: "PublishAllPorts"},
+		{Key: "Annotations"}, {Key: "DeviceRequests"}, {Key: "Mounts"},
+	}},
+}
+
+// readCreate decodes what is read of the body.
+func readCreate(body *rawjson.Object) (c createConfig, err error) {
+	b, err := rawjson.Pick(body.Source(), readOfCreate)
+	if err == nil {
+		err = json.Unmarshal(b, &c)
 	}
+	if err != nil {
+		err = invalidf("request body: %v", err)
+	}
+	return c, err
 }
 
 // createContainer places a container and has it created there.
@@ -143,7 +172,7 @@ func parseCreation(r *request) (*creation, error) {
 	if b.Len() == 0 {
 		return nil, invalid("Config cannot be empty in order to create a container")
 	}
-	if err := decodeBody(b, &c.config); err != nil {
+	if c.config, err = readCreate(b); err != nil {
 		return nil, err
 	}
 	if err := checkImage(c.config.Image); err != nil {
@@ -179,11 +208,7 @@ func (s *Server) placement(ctx context.Context, c *creation) (*schedule.Request,
 	if err := c.ports(req); err != nil {
 		return nil, err
 	}
-	needs, err := c.needs()
-	if err != nil {
-		return nil, err
-	}
-	if err := s.require(req, c.r.version, needs); err != nil {
+	if err := s.require(req, c.r.version, c.needs()); err != nil {
 		return nil, err
 	}
 	snap := s.fleet.Snapshot()
@@ -309,62 +334,69 @@ func (c *creation) build(ctx context.Context, snap *fleet.Snapshot, n *fleet.Nod
 
 // rewriteHost takes node names off the references in HostConfig: engines do not know them.
 func (c *creation) rewriteHost(o *rawjson.Object, snap *fleet.Snapshot) error {
-	if !o.Has("HostConfig") {
+	h := c.config.HostConfig
+	changed := new(rawjson.Object)
+	set := func(key string, was []string, bare func(string) string) {
+		if is := eachOf(was, bare); !slices.Equal(was, is) {
+			changed.Set(key, is)
+		}
+	}
+	set("Links", h.Links, func(l string) string { return bareContainer(snap, l, ":") })
+	set("VolumesFrom", h.VolumesFrom, func(v string) string { return bareContainer(snap, v, ":") })
+	set("Binds", h.Binds, func(b string) string { return c.socketBind(bareSource(snap, b)) })
+	for _, m := range [...]struct{ key, mode string }{{"NetworkMode", h.NetworkMode}, {"IpcMode", h.IpcMode}, {"PidMode", h.PidMode}} {
+		is := m.mode
+		if other, ok := strings.CutPrefix(m.mode, "container:"); ok {
+			is = "container:" + bareContainer(snap, other, "")
+		} else if m.key == "NetworkMode" {
+			is = bareNetwork(snap, c.network(m.mode))
+			if network, spans := spanning(snap, is); spans {
+				is = network.Name
+			}
+		}
+		if is != m.mode {
+			changed.Set(m.key, is)
+		}
+	}
+	mounts := slices.ContainsFunc(h.Mounts, func(m createMount) bool { return c.bareMount(snap, m.Type, m.Source) != m.Source })
+	if changed.Len() == 0 && !mounts {
 		return nil
 	}
 	host, err := o.Object("HostConfig")
 	if err != nil {
 		return invalidf("request body: %v", err)
 	}
-	h := c.config.HostConfig
-	changed := false
-	set := func(key string, was, is []string) {
-		if !slices.Equal(was, is) {
-			host.Set(key, is)
-			changed = true
+	for _, key := range changed.Keys() {
+		host.SetRaw(key, changed.Get(key))
+	}
+	if mounts {
+		bare, err := c.rewriteMounts(snap, host)
+		if err != nil {
+			return err
 		}
+		host.Set("Mounts", bare)
 	}
-	set("Links", h.Links, eachOf(h.Links, func(l string) string { return bareContainer(snap, l, ":") }))
-	set("VolumesFrom", h.VolumesFrom, eachOf(h.VolumesFrom, func(v string) string { return bareContainer(snap, v, ":") }))
-	set("Binds", h.Binds, eachOf(h.Binds, func(b string) string { return c.socketBind(bareSource(snap, b)) }))
-	for key, mode := range map[string]string{"NetworkMode": h.NetworkMode, "IpcMode": h.IpcMode, "PidMode": h.PidMode} {
-		is := mode
-		if other, ok := strings.CutPrefix(mode, "container:"); ok {
-			is = "container:" + bareContainer(snap, other, "")
-		} else if key == "NetworkMode" {
-			is = bareNetwork(snap, c.network(mode))
-			if network, spans := spanning(snap, is); spans {
-				is = network.Name
-			}
-		}
-		if is != mode {
-			host.Set(key, is)
-			changed = true
-		}
-	}
-	if mounts, err := c.rewriteMounts(snap, host); err != nil {
-		return err
-	} else if mounts != nil {
-		host.Set("Mounts", mounts)
-		changed = true
-	}
-	if changed {
-		o.Set("HostConfig", host)
-	}
+	o.Set("HostConfig", host)
 	return nil
 }
 
-// rewriteMounts takes the node off the mounts whose source is node/volume, and gives those of the docker socket the fleet's; nil
-// if there is none.
-func (c *creation) rewriteMounts(snap *fleet.Snapshot, host *rawjson.Object) ([]json.RawMessage, error) {
-	if !host.Has("Mounts") {
-		return nil, nil
+// bareMount is the source of a mount as its node knows it: without the node of node/volume, and the fleet's for the docker socket.
+func (c *creation) bareMount(snap *fleet.Snapshot, kind, source string) string {
+	switch kind {
+	case "volume":
+		return bareSource(snap, source)
+	case "bind":
+		return c.socketSource(source)
 	}
-	raws, err := rawjson.Array(host.Get("Mounts"))
+	return source
+}
+
+// rewriteMounts gives all mounts the sources that their node knows.
+func (c *creation) rewriteMounts(snap *fleet.Snapshot, host *rawjson.Object) ([]json.RawMessage, error) {
+	raws, err := rawjson.Array(orNull(host.Get("Mounts")))
 	if err != nil {
 		return nil, invalidf("request body: Mounts: %v", err)
 	}
-	changed := false
 	for i, raw := range raws {
 		m, err := rawjson.Parse(raw)
 		if err != nil {
@@ -374,20 +406,10 @@ func (c *creation) rewriteMounts(snap *fleet.Snapshot, host *rawjson.Object) ([]
 		if err := errors.Join(m.Decode("Type", &kind), m.Decode("Source", &source)); err != nil {
 			return nil, invalidf("request body: Mounts: %v", err)
 		}
-		is := source
-		switch kind {
-		case "volume":
-			is = bareSource(snap, source)
-		case "bind":
-			is = c.socketSource(source)
-		}
-		if is != source {
+		if is := c.bareMount(snap, kind, source); is != source {
 			m.Set("Source", is)
-			raws[i], changed = m.Bytes(), true
+			raws[i] = m.Bytes()
 		}
-	}
-	if !changed {
-		return nil, nil
 	}
 	return raws, nil
 }

@@ -28,22 +28,7 @@ const (
 	apiNoConfigMAC = "1.52" // MacAddress of the container as a whole is refused
 )
 
-// newerCreate is what is read of a create to find out what it needs.
-type newerCreate struct {
-	Healthcheck *struct{ StartInterval int64 }
-	HostConfig  struct {
-		Annotations    map[string]string
-		DeviceRequests []struct{ Driver string }
-		Mounts         []struct {
-			Type          string
-			BindOptions   struct{ CreateMountpoint, ReadOnlyForceRecursive bool }
-			VolumeOptions struct{ Subpath string }
-			TmpfsOptions  struct{ Options []json.RawMessage }
-		}
-	}
-	NetworkingConfig struct{ EndpointsConfig map[string]newerEndpoint }
-}
-
+// newerEndpoint is what is read of a container's place in a network.
 type newerEndpoint struct {
 	GwPriority int
 	MacAddress string
@@ -51,24 +36,29 @@ type newerEndpoint struct {
 }
 
 // needs lists what of a create rules old engines out.
-func (n *newerCreate) needs(main string) []need {
+func (c *creation) needs() []need {
 	var all []need
 	add := func(is bool, api, what string) {
 		if is {
 			all = append(all, need{api, what})
 		}
 	}
-	for _, m := range n.HostConfig.Mounts {
+	for _, m := range c.config.HostConfig.Mounts {
 		add(m.BindOptions.CreateMountpoint, "1.42", "bind-create-mountpoint")
 		add(m.BindOptions.ReadOnlyForceRecursive, "1.44", "bind-recursive=readonly")
 		add(m.VolumeOptions.Subpath != "", "1.45", "volume-subpath")
 		add(len(m.TmpfsOptions.Options) > 0, "1.46", "a tmpfs option")
 		add(m.Type == "image", "1.48", "a mount of type image")
 	}
-	for _, d := range n.HostConfig.DeviceRequests {
+	for _, d := range c.config.HostConfig.DeviceRequests {
 		add(d.Driver == "cdi", "1.44", "a CDI device")
 	}
-	for name, e := range n.NetworkingConfig.EndpointsConfig {
+	endpoints := c.config.NetworkingConfig.EndpointsConfig
+	if len(endpoints) == 0 {
+		return all
+	}
+	main := mainNetwork(c.config.HostConfig.NetworkMode, c.body)
+	for name, e := range endpoints {
 		add(e.MacAddress != "" && name != main, apiEndpoints, "a MAC address on a second network")
 		all = append(all, e.needs()...)
 	}
@@ -132,16 +122,6 @@ func able(n *fleet.Node, version string, needs []need) error {
 		return invalidf("%s needs API v%s or newer; node %s speaks v%s", need.what, need.api, n.Name, n.API)
 	}
 	return nil
-}
-
-// needs is what a create needs of its node's engine.
-func (c *creation) needs() ([]need, error) {
-	var n newerCreate
-	if err := decodeBody(c.body, &n); err != nil {
-		return nil, err
-	}
-	main := mainNetwork(c.config.HostConfig.NetworkMode, c.body)
-	return n.needs(main), nil
 }
 
 // signalled refuses a signal that the engine would not send: it would stop the container with another one.

@@ -169,10 +169,12 @@ func (s *Server) anyHealthy(w http.ResponseWriter, r *request) error {
 
 // body reads a client's JSON body, which must be an object. An empty one counts as {}.
 func body(r *request) (*rawjson.Object, error) {
-	b, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, 16<<20))
-	if err != nil {
+	const most, usual = 16 << 20, 1 << 20
+	whole := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), usual)+bytes.MinRead))
+	if _, err := whole.ReadFrom(http.MaxBytesReader(nil, r.Body, most)); err != nil {
 		return nil, invalidf("request body: %v", err)
 	}
+	b := whole.Bytes()
 	if len(bytes.TrimSpace(b)) == 0 {
 		return new(rawjson.Object), nil
 	}

@@ -43,8 +43,8 @@ func (c *creation) translate(o *rawjson.Object, n *fleet.Node) (translation, err
 			return t, invalidf("request body: %v", err)
 		}
 	}
-	var lost newerCreate
-	if err := decodeBody(o, &lost); err != nil {
+	lost, err := readCreate(o)
+	if err != nil {
 		return t, err
 	}
 	// ConsoleSize, too, is lost before 1.42, but clients set the size again once the container runs.

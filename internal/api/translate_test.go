@@ -116,10 +116,7 @@ func TestCreateNeeds(t *testing.T) {
 		`{"NetworkingConfig":{"EndpointsConfig":{"a":{},"b":{"MacAddress":"02:00:00:00:00:01"}}}}`:                      "1.44 a MAC address on a second network",
 		`{"HostConfig":{"NetworkMode":"b"},"NetworkingConfig":{"EndpointsConfig":{"a":{},"b":{"MacAddress":"02::1"}}}}`: "",
 	} {
-		needs, err := creationOf(t, "1.51", body).needs()
-		if err != nil {
-			t.Fatal(err)
-		}
+		needs := creationOf(t, "1.51", body).needs()
 		got := ""
 		if n, any := newest(needs, "1.51"); any {
 			got = n.api + " " + n.what

@@ -143,11 +143,13 @@ func (c *Cluster) take(seat uint64, r *schedule.Request) (*fleet.Node, error) {
 	c.seats.mu.Lock()
 	defer c.seats.mu.Unlock()
 	s := c.seats.state
-	n, err := schedule.Place(schedule.View{Snapshot: c.Snapshot(), Pending: s.pending(seat)}, r, c.o.Policy)
+	snap := c.Snapshot()
+	n, err := schedule.Place(schedule.View{Snapshot: snap, Pending: s.pending(seat)}, r, c.o.Policy)
 	if err != nil {
 		return nil, err
 	}
-	s.taken[seat] = schedule.Pending{NodeID: n.ID, Request: r}
+	place, _ := snap.Position(n.ID, 0)
+	s.taken[seat] = schedule.Pending{NodeID: n.ID, Request: r, Place: place}
 	return n, nil
 }
 

@@ -15,6 +15,9 @@ import (
 
 // hideMoved takes away what waits for its turn and what has had it. The caller holds pub.
 func (c *Cluster) hideMoved(n *fleet.Node) *fleet.Node {
+	if len(c.replaced) == 0 && !n.Facts().Takers() {
+		return n
+	}
 	hidden := func(x *fleet.Container) bool {
 		if x.Waiting() {
 			return true
@@ -33,6 +36,9 @@ func (c *Cluster) hideMoved(n *fleet.Node) *fleet.Node {
 
 // replace notes whose places the containers of a node have taken, and takes those out of the snapshot. The caller holds pub.
 func (c *Cluster) replace(s *fleet.Snapshot, n *fleet.Node) *fleet.Snapshot {
+	if len(c.replaced) == 0 && !n.Facts().Takers() {
+		return s
+	}
 	var now []string
 	for _, x := range n.Containers {
 		if x.Moved == nil && x.Rescued == nil || x.Waiting() {

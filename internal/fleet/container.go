@@ -68,24 +68,6 @@ func (a *Ages) of(d time.Duration) string {
 // Reserved is what the container takes from its node's memory (bytes) and CPUs (billionths).
 func (c *Container) Reserved() (memory, nanoCPUs int64) { return c.Memory, c.NanoCPUs }
 
-// AddUp computes the Sum of a node's containers.
-func AddUp(cs []*Container) Sum {
-	var s Sum
-	for _, c := range cs {
-		s.Memory += c.Memory
-		s.NanoCPUs += c.NanoCPUs
-		switch {
-		case c.State == "paused":
-			s.Paused++
-		case c.Running():
-			s.Running++
-		default:
-			s.Stopped++
-		}
-	}
-	return s
-}
-
 // Term is the term of the primary that asked for the container; 0 if its manager was alone.
 func (c *Container) Term() uint64 {
 	term, _ := strconv.ParseUint(c.Labels.Get(LabelTerm), 10, 64) // who writes nonsense there has none

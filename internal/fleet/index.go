@@ -3,6 +3,7 @@ package fleet
 import (
 	"cmp"
 	"encoding/binary"
+	"iter"
 	"slices"
 	"sort"
 	"strings"
@@ -49,24 +50,42 @@ func within(prefix string) (first, last uint64) {
 // index is entries in order, on pages in books, which versions share: a change makes the pages anew on which something changed, their
 // books, and the list of books. It costs three words for an entry, where a tree had nodes and keys besides. Equal entries are kept as
 // often as they were added. The zero value is empty.
-type index struct{ books []book }
+type index struct{ books []*book }
 
-// book is pages, none of them empty.
-type book [][]entry
+// book is pages, of which there is at least one.
+type book struct{ pages []*page }
 
-// What is copied for a change is a page of entries, a book of pages, and all books of an index, so these are about as long as each other for
-// a fleet of tens of thousands of containers.
-const pageEntries, bookPages = 32, 32
+// page is a few entries, at least one. With its count it fills a block of the allocator's.
+type page struct {
+	count   int
+	entries [pageEntries]entry
+}
+
+// What is copied for a change is a page of entries, a book of pages, and all books of an index: for a fleet of tens of thousands of
+// containers 0.5 and 0.3 and 0.4 KiB.
+const pageEntries, bookPages = 21, 48
+
+func newPage(es ...[]entry) *page {
+	p := new(page)
+	for _, part := range es {
+		p.count += copy(p.entries[p.count:], part)
+	}
+	return p
+}
+
+func (p *page) all() []entry { return p.entries[:p.count] }
+
+func (b *book) first() entry { return b.pages[0].entries[0] }
 
 // from calls yield for the entries with keys from first to last until it returns false, and for equal ones once.
 func (x index) from(first, last uint64, yield func(entry) bool) {
-	b := max(0, sort.Search(len(x.books), func(i int) bool { return x.books[i][0][0].key >= first })-1)
+	b := max(0, sort.Search(len(x.books), func(i int) bool { return x.books[i].first().key >= first })-1)
 	var before entry
-	for _, pages := range x.books[min(b, len(x.books)):] {
-		p := max(0, sort.Search(len(pages), func(i int) bool { return pages[i][0].key >= first })-1)
-		for _, page := range pages[p:] {
-			for i := sort.Search(len(page), func(i int) bool { return page[i].key >= first }); i < len(page); i++ {
-				e := page[i]
+	for _, book := range x.books[min(b, len(x.books)):] {
+		p := max(0, sort.Search(len(book.pages), func(i int) bool { return book.pages[i].entries[0].key >= first })-1)
+		for _, page := range book.pages[p:] {
+			es := page.all()
+			for _, e := range es[sort.Search(len(es), func(i int) bool { return es[i].key >= first }):] {
 				if e.key > last {
 					return
 				}
@@ -86,30 +105,30 @@ func (x index) edit(drop, put []entry) index {
 	}
 	slices.SortFunc(drop, compareEntries)
 	slices.SortFunc(put, compareEntries)
-	books := x.books
-	if len(books) == 0 {
-		books = []book{{nil}}
+	if len(x.books) == 0 {
+		return index{appendBooks(nil, appendPages(nil, put))}
 	}
-	next := make([]book, 0, len(books)+1)
+	next := make([]*book, 0, len(x.books)+1)
 	done := 0
-	deal(len(books), func(i int) entry { return books[i][0][0] }, drop, put, func(i int, drop, put []entry) {
-		next = append(next, books[done:i]...) // those up to the next change are shared
-		next = appendParts(next, books[i].edit(drop, put), bookPages)
+	deal(len(x.books), func(i int) entry { return x.books[i].first() }, drop, put, func(i int, drop, put []entry) {
+		next = append(next, x.books[done:i]...) // those up to the next change are shared
+		next = appendBooks(next, x.books[i].edit(drop, put))
 		done = i + 1
 	})
-	return index{append(next, books[done:]...)}
+	return index{append(next, x.books[done:]...)}
 }
 
-// edit is that of the index, whose changes are sorted.
-func (b book) edit(drop, put []entry) book {
-	next := make(book, 0, len(b)+1)
+// edit is the pages of the book after changes like those of the index, which are sorted.
+func (b *book) edit(drop, put []entry) []*page {
+	next := make([]*page, 0, len(b.pages)+1)
 	done := 0
-	deal(len(b), func(i int) entry { return b[i][0] }, drop, put, func(i int, drop, put []entry) {
-		next = append(next, b[done:i]...)
-		next = appendParts(next, merge(b[i], drop, put), pageEntries)
+	deal(len(b.pages), func(i int) entry { return b.pages[i].entries[0] }, drop, put, func(i int, drop, put []entry) {
+		var room [2 * pageEntries]entry
+		next = append(next, b.pages[done:i]...)
+		next = appendPages(next, merge(room[:0], b.pages[i].all(), drop, put))
 		done = i + 1
 	})
-	return append(next, b[done:]...)
+	return append(next, b.pages[done:]...)
 }
 
 // deal gives the changes to those of n parts in order that they belong to.
@@ -136,8 +155,8 @@ func changes(drop, put []entry) entry {
 	return drop[0]
 }
 
-func merge(page, drop, put []entry) []entry {
-	out := make([]entry, 0, len(page)+len(put))
+// merge appends the entries of a page after changes.
+func merge(out, page, drop, put []entry) []entry {
 	for _, e := range page {
 		for len(put) > 0 && compareEntries(put[0], e) < 0 {
 			out, put = append(out, put[0]), put[1:]
@@ -151,18 +170,44 @@ func merge(page, drop, put []entry) []entry {
 	return append(out, put...)
 }
 
-// appendParts appends a page's entries, or a book's pages, as one part or more, all of one size, or to the last part if both are small.
-func appendParts[P ~[]E, E any](parts []P, es P, limit int) []P {
+// appendPages appends entries as one page or more, all of one size, or to the last page if both are few.
+func appendPages(pages []*page, es []entry) []*page {
 	if len(es) == 0 {
-		return parts
+		return pages
 	}
-	if last := len(parts) - 1; last >= 0 && len(parts[last])+len(es) <= limit/2 {
-		parts[last] = slices.Concat(parts[last], es)
-		return parts
+	if last := len(pages) - 1; last >= 0 && pages[last].count+len(es) <= pageEntries/2 {
+		pages[last] = newPage(pages[last].all(), es)
+		return pages
 	}
-	for n := (len(es) + limit - 1) / limit; n > 1; n-- {
-		cut := len(es) / n
-		parts, es = append(parts, slices.Clone(es[:cut])), es[cut:]
+	for cut := range parts(len(es), pageEntries) {
+		pages, es = append(pages, newPage(es[:cut])), es[cut:]
 	}
-	return append(parts, slices.Clip(es))
+	return pages
+}
+
+// appendBooks is appendPages of pages in books.
+func appendBooks(books []*book, pages []*page) []*book {
+	if len(pages) == 0 {
+		return books
+	}
+	if last := len(books) - 1; last >= 0 && len(books[last].pages)+len(pages) <= bookPages/2 {
+		books[last] = &book{slices.Concat(books[last].pages, pages)}
+		return books
+	}
+	for cut := range parts(len(pages), bookPages) {
+		books, pages = append(books, &book{pages[:cut:cut]}), pages[cut:]
+	}
+	return books
+}
+
+// parts are the sizes of as few parts of n as have no more than limit each.
+func parts(n, limit int) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for count := (n + limit - 1) / limit; count > 0; count-- {
+			if !yield(n / count) {
+				return
+			}
+			n -= n / count
+		}
+	}
 }

@@ -45,6 +45,8 @@ type Facts struct {
 	exposed []Port // by containers on the host's network
 	guarded []*Container
 	rescued []*Container
+	tally   tally
+	id      Text // the node's
 
 	// What the lists were made from.
 	ofLabels     map[string]string
@@ -58,63 +60,60 @@ type label struct{ key, value Text }
 // thing before publishing it. A Node that began as a copy of a sealed one keeps what still holds, so a list that changed
 // must be a new slice, as published data demands anyway.
 func (n *Node) Seal() *Node {
-	n.Sum = AddUp(n.Containers)
-	n.facts = newFacts(n, n.Sum, n.facts)
+	n.facts = newFacts(n, n.facts)
+	n.Sum = n.facts.tally.Sum
 	return n
 }
 
 // Facts of a node that was not sealed are made anew each time.
 func (n *Node) Facts() *Facts {
 	if n.facts == nil {
-		return newFacts(n, AddUp(n.Containers), nil)
+		return newFacts(n, nil)
 	}
 	return n.facts
 }
 
-func newFacts(n *Node, sum Sum, old *Facts) *Facts {
-	relays, running := relaysOf(n.Containers)
+func newFacts(n *Node, old *Facts) *Facts {
+	if old == nil {
+		old = new(Facts)
+	}
+	t := old.tally.after(old.ofContainers, n.Containers)
 	f := &Facts{
 		Figures: Figures{
 			Hash: fnv(n.ID), Memory: n.Memory, NanoCPUs: n.CPUs * 1e9, Slots: slots(n.Labels),
-			UsedMemory: sum.Memory, UsedNanoCPUs: sum.NanoCPUs,
-			Containers: int32(len(n.Containers)) - relays, Running: int32(sum.Running+sum.Paused) - running,
+			UsedMemory: t.Memory, UsedNanoCPUs: t.NanoCPUs,
+			Containers: int32(len(n.Containers)) - t.relays, Running: int32(t.Running+t.Paused) - t.relaysUp,
 		},
+		tally: t, id: old.id,
 		ofLabels: n.Labels, ofContainers: n.Containers, ofImages: n.Images,
 	}
-	f.addPorts(n.Containers)
-	f.guarded, f.rescued = watched(n.Containers)
-	if old != nil && maps.Equal(old.ofLabels, n.Labels) {
+	if old.id == (Text{}) || old.id.Value() != n.ID {
+		f.id = unique.Make(n.ID)
+	}
+	if t.binding > 0 {
+		f.addPorts(n.Containers)
+	}
+	if t.watched > 0 {
+		f.guarded, f.rescued = watched(n.Containers)
+	}
+	if old.labels != nil && maps.Equal(old.ofLabels, n.Labels) {
 		f.labels = old.labels
 	} else {
 		f.labels = labelsOf(n.Labels)
 	}
-	if old != nil && same(old.ofContainers, n.Containers) {
+	if same(old.ofContainers, n.Containers) {
 		f.values.Store(old.values.Load())
 		f.byAge.Store(old.byAge.Load())
 		f.columns.Store(old.columns.Load())
 		f.names.Store(old.names.Load())
 	}
-	if old != nil && same(old.ofImages, n.Images) {
+	if same(old.ofImages, n.Images) {
 		f.images.Store(old.images.Load())
 	}
 	return f
 }
 
-// relaysOf counts berth's own containers, which have no part in where others go.
-func relaysOf(cs []*Container) (all, running int32) {
-	for _, c := range cs {
-		if !c.Relay {
-			continue
-		}
-		all++
-		if c.Running() {
-			running++
-		}
-	}
-	return all, running
-}
-
-// watched finds those that matter when a node is lost: most nodes have none.
+// watched finds those that matter when a node is lost.
 func watched(cs []*Container) (guarded, rescued []*Container) {
 	for _, c := range cs {
 		if c.Reschedule != RescheduleOff && !c.Relay {

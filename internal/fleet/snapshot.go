@@ -3,7 +3,6 @@ package fleet
 import (
 	"slices"
 	"strings"
-	"unique"
 
 	"github.com/maruel/natural"
 )
@@ -206,13 +205,15 @@ func (s *Snapshot) reindex(old, n *Node) {
 	var was, is []*Container
 	var drop, put edits
 	if old != nil {
-		was, drop.node = old.Containers, unique.Make(old.ID)
+		was, drop.node = old.Containers, old.Facts().id
 	}
 	if n != nil {
-		is, put.node = n.Containers, unique.Make(n.ID)
+		is, put.node = n.Containers, n.Facts().id
 	}
 	for len(was) > 0 || len(is) > 0 {
 		switch {
+		case len(was) > 0 && len(is) > 0 && was[0] == is[0]: // as nearly all are: none is looked at
+			was, is = was[1:], is[1:]
 		case len(is) == 0 || len(was) > 0 && was[0].ID < is[0].ID:
 			drop.add(was[0])
 			was = was[1:]

@@ -30,12 +30,13 @@ func (p *plan) best() *fleet.Node {
 	var lead leader
 	full := new(candidate) // what stages are handed lives on the heap: one for all
 	same := newEquals(p.snapshot.Len())
+	loads := p.loads
 	for i := range p.snapshot.Len() {
-		b := p.snapshot.Brief(i)
+		b, load := p.snapshot.Brief(i), loads.next(i)
 		if !b.Healthy {
 			continue
 		}
-		c := candidate{brief: b, load: p.loads.at(i)}
+		c := candidate{brief: b, load: load}
 		p.measure(&c)
 		next := leader{brief: b, at: i, score: p.promise(&c), hash: p.hash(b.Hash)}
 		if next.beats(&lead) {
@@ -87,6 +88,7 @@ func (p *plan) preferred(best leader, same *equals) *fleet.Node {
 	if p.random {
 		return p.snapshot.At(best.at)
 	}
+	c := new(candidate) // one for all, as in best
 	next := 0
 	for _, id := range p.req.Prefer {
 		at, ok := p.snapshot.Position(id, next) // they are in the order of the fleet, as a rule
@@ -97,8 +99,8 @@ func (p *plan) preferred(best leader, same *equals) *fleet.Node {
 		if !same.at[at] {
 			continue
 		}
-		c := p.candidate(at)
-		if !p.refuses(&c) && p.score(&c) == best.score {
+		*c = p.candidate(at)
+		if !p.refuses(c) && p.score(c) == best.score {
 			return c.node
 		}
 	}

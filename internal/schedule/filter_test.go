@@ -47,7 +47,7 @@ func sorted(s string) string {
 	return strings.Join(slices.Sorted(slices.Values(strings.Fields(s))), " ")
 }
 
-func pending(n *fleet.Node, r Request) Pending { return Pending{n.ID, &r} }
+func pending(n *fleet.Node, r Request) Pending { return Pending{NodeID: n.ID, Request: &r} }
 
 func TestHealth(t *testing.T) {
 	runFilterCases(t, map[string]filterCase{

@@ -85,7 +85,7 @@ func Explain(v View, r *Request, policy Policy) ([]Verdict, error) {
 type plan struct {
 	snapshot *fleet.Snapshot
 	req      *Request
-	loads    *loads
+	loads    loads
 	stages   []*stage // in order
 	wishes   []test
 

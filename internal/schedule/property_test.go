@@ -64,7 +64,7 @@ func drawScene(t *rapid.T) ([]*fleet.Node, View, *Request, Policy) {
 	v := View{Snapshot: snapshot(nodes...)}
 	for i := range rapid.IntRange(0, 3).Draw(t, "pending") {
 		if len(nodes) > 0 {
-			v.Pending = append(v.Pending, Pending{rapid.SampledFrom(nodes).Draw(t, "on").ID, drawRequest(t, fmt.Sprint("p", i))})
+			v.Pending = append(v.Pending, Pending{NodeID: rapid.SampledFrom(nodes).Draw(t, "on").ID, Request: drawRequest(t, fmt.Sprint("p", i))})
 		}
 	}
 	return nodes, v, drawRequest(t, "web"), drawPolicy(t)
@@ -163,7 +163,7 @@ func placeAll(t *rapid.T, v View, p Policy, requests ...*Request) (placed map[st
 		}
 		placed[n.Name]++
 		order = append(order, n.Name)
-		v.Pending = append(v.Pending, Pending{n.ID, r})
+		v.Pending = append(v.Pending, Pending{NodeID: n.ID, Request: r})
 	}
 	return placed, order, nil
 }

@@ -8,7 +8,11 @@
 // docs/swarm-differences.md lists the places.
 package schedule
 
-import "berth/internal/fleet"
+import (
+	"slices"
+
+	"berth/internal/fleet"
+)
 
 // Request is what a container that has no node yet asks for. It is not changed once it was handed over.
 type Request struct {
@@ -53,6 +57,8 @@ type Tie struct {
 type Pending struct {
 	NodeID  string
 	Request *Request
+	// Place is where its node is in the snapshot's list, if known: a guess, since the list may have changed.
+	Place int
 }
 
 // View is what a placement sees of the fleet.
@@ -73,6 +79,7 @@ type candidate struct {
 
 // load is what the creates in flight add to a node.
 type load struct {
+	place int // of the node in the fleet
 	reservation
 	creates int32
 	last    *link
@@ -81,6 +88,7 @@ type load struct {
 // link is a create in flight, and the one before it on the same node.
 type link struct {
 	request *Request
+	place   int
 	before  *link
 }
 
@@ -113,41 +121,51 @@ func (l *load) any(test func(*Request) bool) bool {
 	return false
 }
 
-// loads are what the creates in flight add, by node.
-type loads struct {
-	of  []int32 // by place in the fleet: where in all, counted from 1; 0 is no load
-	all []load
-}
+// loads are what the creates in flight add, by the place of their nodes in the fleet: few of many nodes have one.
+type loads []load
 
 // newLoads adds the creates in flight up. One whose node has left the fleet counts nowhere.
-func newLoads(v View) *loads {
+func newLoads(v View) loads {
 	if len(v.Pending) == 0 {
 		return nil
 	}
-	ls := &loads{of: make([]int32, v.Snapshot.Len()), all: make([]load, 0, len(v.Pending))}
-	links := make([]link, len(v.Pending))
-	for i, p := range v.Pending {
-		at, ok := v.Snapshot.Position(p.NodeID, 0)
-		if !ok {
-			continue
+	links := make([]link, 0, len(v.Pending))
+	for _, p := range v.Pending {
+		if at, ok := v.Snapshot.Position(p.NodeID, p.Place); ok {
+			links = append(links, link{request: p.Request, place: at})
 		}
-		if ls.of[at] == 0 {
-			ls.all = append(ls.all, load{})
-			ls.of[at] = int32(len(ls.all)) //nolint:gosec // no more than nodes
+	}
+	slices.SortStableFunc(links, func(a, b link) int { return a.place - b.place })
+	ls := make(loads, 0, len(links))
+	for i := range links {
+		k := &links[i]
+		if last := len(ls) - 1; last < 0 || ls[last].place != k.place {
+			ls = append(ls, load{place: k.place})
 		}
-		l := &ls.all[ls.of[at]-1]
-		l.memory += max(p.Request.Memory, 0)
-		l.nanoCPUs += max(p.Request.NanoCPUs, 0)
-		links[i] = link{p.Request, l.last}
-		l.creates, l.last = l.creates+1, &links[i]
+		l := &ls[len(ls)-1]
+		l.memory += max(k.request.Memory, 0)
+		l.nanoCPUs += max(k.request.NanoCPUs, 0)
+		k.before = l.last
+		l.creates, l.last = l.creates+1, k
 	}
 	return ls
 }
 
 // at is the load of the node at that place in the fleet.
-func (ls *loads) at(i int) *load {
-	if ls == nil || ls.of[i] == 0 {
+func (ls loads) at(place int) *load {
+	i, ok := slices.BinarySearchFunc(ls, place, func(l load, place int) int { return l.place - place })
+	if !ok {
 		return nil
 	}
-	return &ls.all[ls.of[i]-1]
+	return &ls[i]
+}
+
+// next takes the load of the node at that place off those that are still to come, for one who asks for all nodes in their order.
+func (ls *loads) next(place int) *load {
+	if len(*ls) == 0 || (*ls)[0].place != place {
+		return nil
+	}
+	l := &(*ls)[0]
+	*ls = (*ls)[1:]
+	return l
 }
