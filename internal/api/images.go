@@ -352,6 +352,9 @@ func (s *Server) wantImage(r *request, n *fleet.Node, ref string) {
 
 // wantedNode is the node that a create of this client chose for an image that nobody had.
 func (s *Server) wantedNode(r *request, ref string) (*fleet.Node, bool) {
+	if s.images.wanted.Len() == 0 {
+		return nil, false
+	}
 	w, ok := s.images.wanted.Get([2]string{Client(r.Request), canonicalRef(ref)})
 	if !ok || s.o.Now().Sub(w.at) > wantedFor {
 		return nil, false
@@ -362,6 +365,9 @@ func (s *Server) wantedNode(r *request, ref string) (*fleet.Node, bool) {
 
 // unwantImage forgets the create: it has its image, or never will.
 func (s *Server) unwantImage(r *request, ref string) {
+	if s.images.wanted.Len() == 0 {
+		return
+	}
 	s.images.wanted.Remove([2]string{Client(r.Request), canonicalRef(ref)})
 }
 

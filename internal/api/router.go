@@ -86,6 +86,9 @@ func (r *router) match(method, path string) (*route, map[string]string) {
 	return nil, nil
 }
 
+// maxVars is how many variables a pattern may have.
+const maxVars = 2
+
 func (c *compiled) match(path string) (map[string]string, bool) {
 	if len(c.parts) == 1 {
 		return nil, path == c.parts[0]
@@ -94,9 +97,9 @@ func (c *compiled) match(path string) (map[string]string, bool) {
 	if !ok {
 		return nil, false
 	}
-	vars := make(map[string]string, 1)
+	var values [maxVars]string
 	for i := 1; i < len(c.parts); i += 2 {
-		name, literal := c.parts[i], c.parts[i+1]
+		literal := c.parts[i+1]
 		var value string
 		if i+2 == len(c.parts) {
 			value, ok = strings.CutSuffix(rest, literal)
@@ -110,7 +113,11 @@ func (c *compiled) match(path string) (map[string]string, bool) {
 		if !ok || value == "" {
 			return nil, false
 		}
-		vars[name] = value
+		values[i/2] = value
+	}
+	vars := make(map[string]string, 1) // now that it is known that the route fits
+	for i := 1; i < len(c.parts); i += 2 {
+		vars[c.parts[i]] = values[i/2]
 	}
 	return vars, true
 }

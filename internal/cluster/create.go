@@ -186,12 +186,10 @@ func (c *Cluster) createOn(ctx context.Context, n *fleet.Node, swarmID string, b
 		return nil, err
 	}
 	// The engine finishes what it began even if the client leaves, and the answer tells us what to remove then.
-	work, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), createLimit, fmt.Errorf("no answer within %s", createLimit))
-	defer cancel()
 	if err := stillInOffice(ctx); err != nil {
 		return nil, err
 	}
-	work, stop := c.doubts.watch(work, ctx, e, n.Name)
+	work, stop := c.doubts.watch(ctx, e, n.Name)
 	res, err := e.Do(work, req)
 	if err == nil {
 		err = buffer(res)

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"sync"
 	"time"
@@ -21,10 +22,10 @@ const (
 	farewell = 10 * time.Second
 )
 
-// watch ends the returned context when the engine stops answering pings while a create waits for it, or some time after the
-// client has left. A create that is quick costs two timers and no goroutine.
-func (d *doubts) watch(work, client context.Context, e *engine.Engine, node string) (context.Context, func()) {
-	work, cancel := context.WithCancelCause(work)
+// watch ends the returned context, which is the client's but for its end, when the engine stops answering pings while a create waits for
+// it, after createLimit, or some time after the client has left. A create that is quick costs two timers and no goroutine.
+func (d *doubts) watch(client context.Context, e *engine.Engine, node string) (context.Context, func()) {
+	work, cancel := context.WithCancelCause(context.WithoutCancel(client))
 	var looking sync.WaitGroup
 	var once sync.Once
 	looking.Add(1)
@@ -46,13 +47,17 @@ func (d *doubts) watch(work, client context.Context, e *engine.Engine, node stri
 }
 
 func (d *doubts) watching(work, client context.Context, cancel context.CancelCauseFunc, e *engine.Engine, node string) {
-	for {
+	for began := time.Now(); ; {
 		patience := time.AfterFunc(pingPatience, func() { d.start() })
 		err := e.Ping(work, pingLimit)
 		patience.Stop()
 		if err != nil && work.Err() == nil {
 			cancel(&engine.UnreachableError{Node: node, Err: err, Sent: true})
 			e.Suspect()
+			return
+		}
+		if time.Since(began) > createLimit {
+			cancel(&engine.UnreachableError{Node: node, Err: fmt.Errorf("no answer within %s", createLimit), Sent: true})
 			return
 		}
 		if client.Err() != nil {

@@ -40,21 +40,14 @@ func (e *Engine) Promise(c fleet.Container) error {
 
 // promised completes a container as its engine will list it.
 func promised(c fleet.Container, at time.Time, node string) (*fleet.Container, error) {
-	row := new(rawjson.Object)
-	row.Set("Id", c.ID)
-	row.SetRaw("Names", rawjson.Strings([]string{"/" + c.Name}))
-	row.Set("Image", c.Image)
-	row.Set("ImageID", "")
-	row.Set("Command", "")
-	row.SetRaw("Created", strconv.AppendInt(nil, at.Unix(), 10))
-	row.SetRaw("Ports", noneOf)
-	row.SetRaw("Labels", []byte("{"+c.Labels+"}"))
-	row.Set("State", "created")
-	row.Set("Status", "Created")
-	row.SetRaw("HostConfig", []byte(`{"NetworkMode":"default"}`))
-	row.SetRaw("NetworkSettings", []byte(`{"Networks":{}}`))
-	row.SetRaw("Mounts", noneOf)
-	made, err := parseRow(row.Bytes(), node)
+	row := make([]byte, 0, 512+len(c.Labels))
+	row = rawjson.AppendString(append(row, `{"Id":`...), c.ID)
+	row = append(rawjson.AppendString(append(row, `,"Names":[`...), "/"+c.Name), ']')
+	row = rawjson.AppendString(append(row, `,"Image":`...), c.Image)
+	row = strconv.AppendInt(append(row, `,"ImageID":"","Command":"","Created":`...), at.Unix(), 10)
+	row = append(append(append(row, `,"Ports":[],"Labels":{`...), c.Labels...), '}')
+	row = append(row, `,"State":"created","Status":"Created","HostConfig":{"NetworkMode":"default"},"NetworkSettings":{"Networks":{}},"Mounts":[]}`...)
+	made, err := parseRow(row, node)
 	if err != nil {
 		return nil, err
 	}

@@ -70,17 +70,19 @@ func parseRow(raw []byte, node string) (*fleet.Container, error) {
 
 // rowFields are the fields of a row, with those added that ours has in any case.
 func rowFields(raw []byte) ([]rowField, error) {
-	fields := make([]rowField, 0, 24)
-	has := map[string]bool{"Names": false, "Labels": false, "Status": false}
+	fields := make([]rowField, 0, 20)
+	missing := [...]rowField{{"Names", noneOf}, {"Labels", nothing}, {"Status", emptyText}}
 	err := rawjson.Walk(raw, func(key string, value []byte) error {
 		fields = append(fields, rowField{key, value})
-		if _, ok := has[key]; ok {
-			has[key] = true
+		for i := range missing {
+			if missing[i].key == key {
+				missing[i].key = ""
+			}
 		}
 		return nil
 	})
-	for _, add := range []rowField{{"Names", noneOf}, {"Labels", nothing}, {"Status", emptyText}} {
-		if !has[add.key] {
+	for _, add := range missing {
+		if add.key != "" {
 			fields = append(fields, add)
 		}
 	}
@@ -105,7 +107,7 @@ func strip(fields []rowField) {
 
 // rowSize is how many bytes our row has, as a rule exactly, so that none are kept for nothing.
 func rowSize(raw []byte, fields []rowField, node string) int {
-	size := len(raw) + len(`,"//",:""`) + 2*len(node) + len(rawjson.Encode(fleet.LabelNode))
+	size := len(raw) + len(`,"//",:""""`) + 2*len(node) + len(fleet.LabelNode)
 	for _, f := range fields {
 		switch f.key {
 		case "Status":
