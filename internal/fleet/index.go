@@ -52,8 +52,14 @@ func within(prefix string) (first, last uint64) {
 // often as they were added. The zero value is empty.
 type index struct{ books []*book }
 
-// book is pages, of which there is at least one.
-type book struct{ pages []*page }
+// book is pages, of which there is at least one. Its first entry stands here too: a search is a wait for memory for each place that it
+// looks at.
+type book struct {
+	first entry
+	pages []*page
+}
+
+func newBook(pages []*page) *book { return &book{pages[0].entries[0], pages} }
 
 // page is a few entries, at least one. With its count it fills a block of the allocator's.
 type page struct {
@@ -75,11 +81,9 @@ func newPage(es ...[]entry) *page {
 
 func (p *page) all() []entry { return p.entries[:p.count] }
 
-func (b *book) first() entry { return b.pages[0].entries[0] }
-
 // from calls yield for the entries with keys from first to last until it returns false, and for equal ones once.
 func (x index) from(first, last uint64, yield func(entry) bool) {
-	b := max(0, sort.Search(len(x.books), func(i int) bool { return x.books[i].first().key >= first })-1)
+	b := max(0, sort.Search(len(x.books), func(i int) bool { return x.books[i].first.key >= first })-1)
 	var before entry
 	for _, book := range x.books[min(b, len(x.books)):] {
 		p := max(0, sort.Search(len(book.pages), func(i int) bool { return book.pages[i].entries[0].key >= first })-1)
@@ -110,7 +114,7 @@ func (x index) edit(drop, put []entry) index {
 	}
 	next := make([]*book, 0, len(x.books)+1)
 	done := 0
-	deal(len(x.books), func(i int) entry { return x.books[i].first() }, drop, put, func(i int, drop, put []entry) {
+	deal(len(x.books), func(i int) entry { return x.books[i].first }, drop, put, func(i int, drop, put []entry) {
 		next = append(next, x.books[done:i]...) // those up to the next change are shared
 		next = appendBooks(next, x.books[i].edit(drop, put))
 		done = i + 1
@@ -191,11 +195,11 @@ func appendBooks(books []*book, pages []*page) []*book {
 		return books
 	}
 	if last := len(books) - 1; last >= 0 && len(books[last].pages)+len(pages) <= bookPages/2 {
-		books[last] = &book{slices.Concat(books[last].pages, pages)}
+		books[last] = newBook(slices.Concat(books[last].pages, pages))
 		return books
 	}
 	for cut := range parts(len(pages), bookPages) {
-		books, pages = append(books, &book{pages[:cut:cut]}), pages[cut:]
+		books, pages = append(books, newBook(pages[:cut:cut])), pages[cut:]
 	}
 	return books
 }

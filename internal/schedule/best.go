@@ -10,18 +10,17 @@ type leader struct {
 	hash uint64
 }
 
-// beats tells whether a node, if it fits, is to be preferred to the leader.
-func (a *leader) beats(b *leader) bool {
-	if b.brief == nil {
-		return true
+// against compares a score to the leader's: below 0 it is better.
+func (a *leader) against(s score) int {
+	if a.brief == nil {
+		return -1
 	}
-	if order := a.compare(b.score); order != 0 {
-		return order < 0
-	}
-	if a.hash != b.hash {
-		return a.hash < b.hash
-	}
-	return a.brief.ID < b.brief.ID
+	return s.compare(a.score)
+}
+
+// yields tells whether the leader has to go before a node of a score that compares like this, if it fits.
+func (a *leader) yields(order int, hash uint64, b *fleet.Brief) bool {
+	return order < 0 || order == 0 && (hash < a.hash || hash == a.hash && b.ID < a.brief.ID)
 }
 
 // best makes one pass over what is told in brief of the nodes; it is what each create waits for. Only a node that would be the new leader
@@ -32,29 +31,35 @@ func (p *plan) best() *fleet.Node {
 	same := newEquals(p.snapshot.Len())
 	loads := p.loads
 	for i := range p.snapshot.Len() {
-		b, load := p.snapshot.Brief(i), loads.next(i)
+		b := p.snapshot.Brief(i)
+		c := candidate{brief: b, load: loads.next(i)}
 		if !b.Healthy {
 			continue
 		}
-		c := candidate{brief: b, load: load}
 		p.measure(&c)
-		next := leader{brief: b, at: i, score: p.promise(&c), hash: p.hash(b.Hash)}
-		if next.beats(&lead) {
+		s := p.promise(&c)
+		order := lead.against(s)
+		if order > 0 {
+			continue
+		}
+		hash := p.hash(b.Hash)
+		if lead.yields(order, hash, b) {
 			*full, full.node = c, p.snapshot.At(i)
 			if full.facts = full.node.Facts(); p.refuses(full) {
 				continue
 			}
-			next.granted = p.grants(full)
-		}
-		if next.beats(&lead) {
-			if lead.brief == nil || next.score != lead.score {
+			s.granted = p.grants(full)
+			if order = lead.against(s); order > 0 {
+				continue
+			}
+			if order < 0 {
 				same.clear()
 			}
-			lead = next
+			if lead.yields(order, hash, b) {
+				lead = leader{b, i, s, hash}
+			}
 		}
-		if next.score == lead.score {
-			same.add(i)
-		}
+		same.add(i)
 	}
 	switch {
 	case lead.brief == nil:
