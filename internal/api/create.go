@@ -87,7 +87,7 @@ var readOfCreate = []rawjson.Want{
 
 // readCreate decodes what is read of the body.
 func readCreate(body *rawjson.Object) (c createConfig, err error) {
-	b, err := rawjson.Pick(body.Source(), readOfCreate)
+	b, err := body.Pick(readOfCreate)
 	if err == nil {
 		err = json.Unmarshal(b, &c)
 	}

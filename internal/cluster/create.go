@@ -18,6 +18,7 @@ import (
 
 	"berth/internal/engine"
 	"berth/internal/fleet"
+	"berth/internal/rawjson"
 	"berth/internal/schedule"
 	"berth/internal/tracing"
 )
@@ -234,13 +235,10 @@ func answered(res *http.Response) (string, error) {
 		return "", err
 	}
 	res.Body = io.NopCloser(bytes.NewReader(b))
-	var a struct {
-		ID string `json:"Id"`
+	if id, ok := rawjson.Text(b, "Id"); ok && id != "" {
+		return id, nil
 	}
-	if err := json.Unmarshal(b, &a); err != nil || a.ID == "" {
-		return "", fmt.Errorf("the engine created a container but did not say which: %.200s", b)
-	}
-	return a.ID, nil
+	return "", fmt.Errorf("the engine created a container but did not say which: %.200s", b)
 }
 
 func answerText(res *http.Response) string {

@@ -104,8 +104,11 @@ func (p *parts) actorOf(actor []byte) error {
 	if len(actor) == 0 || actor[0] != '{' {
 		return nil
 	}
-	p.actor, _ = rawjson.Text(actor, "ID")
 	return rawjson.Walk(actor, func(key string, value []byte) error {
+		if key == "ID" {
+			p.actor = strings.Clone(rawjson.View(value))
+			return nil
+		}
 		if key != "Attributes" || value[0] != '{' {
 			return nil
 		}

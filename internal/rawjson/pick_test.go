@@ -12,18 +12,27 @@ func TestPick(t *testing.T) {
 	for in, want := range map[string]string{
 		`{}`: `{}`,
 		` { "Cmd":[1,{"Image":2}] , "image" : "a\"b", "Host":{"X":1,"Memory": 1e400 ,"Y":{},"mounts":[{"Z":1}]},"Image":null} `: `{"image":"a\"b","Host":{"Memory":1e400,"mounts":[{"Z":1}]},"Image":null}`,
-		`{"Host":null}`:            `{"Host":null}`,
-		`{"Host":[{"X":1}],"A":1}`: `{"Host":[{"X":1}]}`,
-		`{"Im\u0061ge":1}`:         `{"Image":1}`,
-		`{"HoſT":{"X":1}}`:         `{"HoſT":{}}`,
+		`{"Host":null,"Image":""}`:                `{}`,
+		`{"Host":{"Memory":0,"Mounts":[],"X":1}}`: `{"Host":{}}`,
+		`{"Image":"","IMAGE":"a","Image":""}`:     `{"IMAGE":"a","Image":""}`,
+		`{"Host":[{"X":1}],"A":1}`:                `{"Host":[{"X":1}]}`,
+		`{"Im\u0061ge":1}`:                        `{"Image":1}`,
+		`{"HoſT":{"X":1}}`:                        `{"HoſT":{}}`,
 	} {
-		got, err := Pick([]byte(in), wants)
-		if err != nil || string(got) != want {
+		o, err := Parse([]byte(in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := o.Pick(wants); err != nil || string(got) != want {
 			t.Errorf("%s\ngot  %s, %v\nwant %s", in, got, err, want)
 		}
 	}
-	for _, in := range []string{``, `[]`, `{`, `{"a"`, `{"Host":{"X"`, `{}x`} {
-		if got, err := Pick([]byte(in), wants); err == nil {
+	for _, in := range []string{`{"Host":{"X"`, `{"Host":{"X" 1}}`} {
+		o, err := ParseTrusted([]byte(in))
+		if err != nil {
+			continue
+		}
+		if got, err := o.Pick(wants); err == nil {
 			t.Errorf("%q became %s, want an error", in, got)
 		}
 	}
@@ -35,25 +44,31 @@ func FuzzPick(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	type decoded struct {
-		Image *string
-		Host  *struct {
-			Memory int64
-			Mounts []any
+		Image string
+		Host  struct {
+			Memory float64
+			Mounts []string
 		}
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		out, err := Pick(in, wants)
-		var fields map[string]json.RawMessage
-		if json.Unmarshal(in, &fields) != nil || fields == nil {
+		o, err := Parse(in)
+		if err != nil {
 			return
 		}
+		out, err := o.Pick(wants)
 		if err != nil {
 			t.Fatalf("%q: %v", in, err)
 		}
 		var whole, picked decoded
 		wholeErr, pickedErr := json.Unmarshal(in, &whole), json.Unmarshal(out, &picked)
-		if (wholeErr == nil) != (pickedErr == nil) || wholeErr == nil && !reflect.DeepEqual(whole, picked) {
-			t.Fatalf("%q became %q: %+v %v, want %+v %v", in, out, picked, pickedErr, whole, wholeErr)
+		if pickedErr != nil && wholeErr == nil {
+			t.Fatalf("%q became %q: %v", in, out, pickedErr)
+		}
+		if len(whole.Host.Mounts) == 0 && len(picked.Host.Mounts) == 0 {
+			whole.Host.Mounts, picked.Host.Mounts = nil, nil // an empty list is as good as none
+		}
+		if wholeErr == nil && !reflect.DeepEqual(whole, picked) {
+			t.Fatalf("%q became %q: %+v, want %+v", in, out, picked, whole)
 		}
 	})
 }
