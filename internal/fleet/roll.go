@@ -15,23 +15,24 @@ type roll struct {
 
 const rollPageNodes = 16
 
+// rollPage keeps apart what is asked for together.
 type rollPage struct {
-	nodes  [rollPageNodes]*Node
 	briefs [rollPageNodes]Brief
+	ids    [rollPageNodes]string
+	nodes  [rollPageNodes]*Node
 }
 
 func (p *rollPage) set(i int, n *Node) {
-	p.nodes[i] = n
-	p.briefs[i] = Brief{ID: n.ID, Healthy: n.State == Healthy, Health: n.Health, Figures: n.Facts().Figures}
+	p.nodes[i], p.ids[i] = n, n.ID
+	p.briefs[i] = Brief{Figures: n.Facts().Figures, Health: int8(n.Health), Healthy: n.State == Healthy} //nolint:gosec // 0 to 100
 }
 
 // Brief is what is asked of all nodes, one after the other. It stands beside those of the nodes before and after: in a large fleet, to go
 // to each node for it would be a wait for memory each.
 type Brief struct {
-	ID      string
-	Healthy bool
-	Health  int
 	Figures
+	Health  int8
+	Healthy bool
 }
 
 func newRoll(nodes []*Node) roll {
@@ -49,6 +50,8 @@ func newRoll(nodes []*Node) roll {
 func (r roll) at(i int) *Node { return r.pages[i/rollPageNodes].nodes[i%rollPageNodes] }
 
 func (r roll) brief(i int) *Brief { return &r.pages[i/rollPageNodes].briefs[i%rollPageNodes] }
+
+func (r roll) id(i int) string { return r.pages[i/rollPageNodes].ids[i%rollPageNodes] }
 
 // with has n in the place of the node at i.
 func (r roll) with(i int, n *Node) roll {

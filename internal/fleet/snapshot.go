@@ -68,7 +68,7 @@ func (s *Snapshot) Node(id string) (*Node, bool) {
 // Position tells which of Nodes has that ID. It looks at a guess first, which saves one who goes through IDs in that order a search for
 // each.
 func (s *Snapshot) Position(id string, guess int) (int, bool) {
-	if guess >= 0 && guess < s.byName.count && s.byName.brief(guess).ID == id {
+	if guess >= 0 && guess < s.byName.count && s.byName.id(guess) == id {
 		return guess, true
 	}
 	i, ok := s.rank(id)
@@ -80,7 +80,7 @@ func (s *Snapshot) Position(id string, guess int) (int, bool) {
 
 // rank is where the node is, or would be, in byID.
 func (s *Snapshot) rank(id string) (int, bool) {
-	return slices.BinarySearchFunc(s.byID, id, func(at int32, id string) int { return strings.Compare(s.byName.brief(int(at)).ID, id) })
+	return slices.BinarySearchFunc(s.byID, id, func(at int32, id string) int { return strings.Compare(s.byName.id(int(at)), id) })
 }
 
 // NodeByName returns the node of that name, or whose node ID or engine ID it is.

@@ -23,6 +23,9 @@ func leftovers(whole []*fleet.Node) []leftover {
 	old := map[string]bool{}
 	var moved []leftover
 	for _, n := range whole {
+		if !n.Facts().Takers() {
+			continue // this is asked whenever something has changed, and of most nodes there is nothing to look at
+		}
 		for _, c := range n.Containers {
 			if c.Moved != nil {
 				moved = append(moved, leftover{n, c})

@@ -90,7 +90,7 @@ func BenchmarkPlace(b *testing.B) {
 			r := &Request{Name: "web"}
 			for i, n := range s.Nodes() {
 				if r.Prefer = append(r.Prefer, n.ID); i < nodes/2 {
-					v.Pending = append(v.Pending, Pending{NodeID: n.ID, Request: &Request{Name: fmt.Sprint("p", i)}})
+					v.Pending = append(v.Pending, Pending{NodeID: n.ID, Request: &Request{Name: fmt.Sprint("p", i)}, Place: i})
 				}
 			}
 			for b.Loop() {
@@ -102,7 +102,7 @@ func BenchmarkPlace(b *testing.B) {
 		b.Run(fmt.Sprintf("pending64/nodes=%d", nodes), func(b *testing.B) {
 			v := View{Snapshot: s}
 			for i := range 64 {
-				v.Pending = append(v.Pending, Pending{NodeID: s.Nodes()[i%nodes].ID, Request: &Request{Name: fmt.Sprint("p", i)}})
+				v.Pending = append(v.Pending, Pending{NodeID: s.Nodes()[i%nodes].ID, Request: &Request{Name: fmt.Sprint("p", i)}, Place: i % nodes})
 			}
 			for b.Loop() {
 				if _, err := Place(v, &Request{Name: "web"}, DefaultPolicy()); err != nil {

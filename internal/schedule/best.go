@@ -4,23 +4,23 @@ import "berth/internal/fleet"
 
 // leader is the best node so far.
 type leader struct {
-	brief *fleet.Brief // nil: none yet
-	at    int          // its place in the fleet
+	is bool // there is one
+	at int  // its place in the fleet
 	score
 	hash uint64
 }
 
 // against compares a score to the leader's: below 0 it is better.
 func (a *leader) against(s score) int {
-	if a.brief == nil {
+	if !a.is {
 		return -1
 	}
 	return s.compare(a.score)
 }
 
-// yields tells whether the leader has to go before a node of a score that compares like this, if it fits.
-func (a *leader) yields(order int, hash uint64, b *fleet.Brief) bool {
-	return order < 0 || order == 0 && (hash < a.hash || hash == a.hash && b.ID < a.brief.ID)
+// yields tells whether the leader has to go before the node at a place, whose score compares like this, if it fits.
+func (p *plan) yields(lead *leader, order int, hash uint64, at int) bool {
+	return order < 0 || order == 0 && (hash < lead.hash || hash == lead.hash && p.snapshot.At(at).ID < p.snapshot.At(lead.at).ID)
 }
 
 // best makes one pass over what is told in brief of the nodes; it is what each create waits for. Only a node that would be the new leader
@@ -43,7 +43,7 @@ func (p *plan) best() *fleet.Node {
 			continue
 		}
 		hash := p.hash(b.Hash)
-		if lead.yields(order, hash, b) {
+		if p.yields(&lead, order, hash, i) {
 			*full, full.node = c, p.snapshot.At(i)
 			if full.facts = full.node.Facts(); p.refuses(full) {
 				continue
@@ -55,14 +55,14 @@ func (p *plan) best() *fleet.Node {
 			if order < 0 {
 				same.clear()
 			}
-			if lead.yields(order, hash, b) {
-				lead = leader{b, i, s, hash}
+			if p.yields(&lead, order, hash, i) {
+				lead = leader{true, i, s, hash}
 			}
 		}
 		same.add(i)
 	}
 	switch {
-	case lead.brief == nil:
+	case !lead.is:
 		return nil
 	case same.count > 1:
 		return p.preferred(lead, same)

@@ -75,7 +75,7 @@ func (p *plan) promise(c *candidate) score {
 		return s
 	}
 	const healthWeight = 10
-	weight := percent(c.cpus) + percent(c.memory) - p.sign*healthWeight*c.brief.Health
+	weight := percent(c.cpus) + percent(c.memory) - p.sign*healthWeight*int(c.brief.Health)
 	count := c.brief.Containers
 	if p.runningOnly {
 		count = c.brief.Running
