@@ -75,10 +75,49 @@ func TestIndexedListsEqualAScan(t *testing.T) {
 	})
 }
 
+// An order that is mended is what it would be if made anew, whatever nodes come, change and go.
+func TestAMendedOrderIsTheOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, snap := new(Server), new(fleet.Snapshot)
+		all := &listing{all: true}
+		change := func(i int) {
+			n := &fleet.Node{ID: fmt.Sprint("N", i), Name: fmt.Sprint("n", i), State: fleet.Healthy}
+			for k, born := range rapid.SliceOfN(rapid.Int64Range(0, 3), 0, 4).Draw(t, "born") {
+				n.Containers = append(n.Containers, &fleet.Container{ID: fmt.Sprint(k, i), State: "running", Created: born})
+			}
+			snap = snap.Replace(n.Seal())
+		}
+		for i := range 20 {
+			change(i)
+		}
+		mended := 0
+		for range rapid.IntRange(1, 6).Draw(t, "lists") {
+			for range rapid.IntRange(0, 7).Draw(t, "changes") {
+				switch i := rapid.IntRange(0, 19).Draw(t, "node"); rapid.IntRange(0, 9).Draw(t, "kind") {
+				case 0:
+					snap = snap.Without(fmt.Sprint("N", i))
+				default:
+					change(i)
+				}
+			}
+			if o := s.orders.last.Load(); o != nil && o.snapshot != snap {
+				if _, _, few := snap.Changed(o.snapshot, snap.Len()/fewChanged); few {
+					mended++
+				}
+			}
+			got, want := names(s.sequence(snap, all), nil), names(all.runs(snap).merge(), nil)
+			if !slices.Equal(got, want) {
+				t.Fatalf("mended %v, want %v", got, want)
+			}
+		}
+		t.Logf("%d orders were mended", mended)
+	})
+}
+
 // names goes through a list.
 func names(all sequence, match test) (list []string) {
 	for f, ok := all.pop(match); ok; f, ok = all.pop(match) {
-		list = append(list, f.node.Name+" "+f.container.ID)
+		list = append(list, f.node.Name+" "+f.Container.ID)
 	}
 	return list
 }

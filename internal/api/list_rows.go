@@ -129,7 +129,7 @@ func (m *merge) pop(match test) (f found, ok bool) {
 		return found{}, false
 	}
 	top := &m.runs[i]
-	f = found{top.node, top.next.Container}
+	f = found{top.next, top.node}
 	e := entrant{run: -1}
 	if top.advance(match) {
 		e = m.entrant(i)
@@ -143,10 +143,19 @@ func (m *merge) pop(match test) (f found, ok bool) {
 	return f, true
 }
 
+// peek is what pop would return next.
+func (m *merge) peek() (f found, ok bool) {
+	i := m.losers[0].run
+	if i < 0 {
+		return found{}, false
+	}
+	return found{m.runs[i].next, m.runs[i].node}, true
+}
+
 // found is one container of a list.
 type found struct {
-	node      *fleet.Node
-	container *fleet.Container
+	fleet.Aged
+	node *fleet.Node
 }
 
 // batch is the next few containers of a list. Their rows lie all over the memory: waiting for many at once takes hardly
@@ -171,10 +180,10 @@ func (b *batch) fill(all sequence, match test, max int) bool {
 // touch has the memory bring the rows. What it returns is of no use, but makes the reads happen.
 func (b *batch) touch() (sum byte) {
 	for _, f := range b.found[:b.n] {
-		sum += byte(len(f.container.Head))
+		sum += byte(len(f.Container.Head))
 	}
 	for _, f := range b.found[:b.n] {
-		for _, part := range [...][]byte{f.container.Head, f.container.Tail} {
+		for _, part := range [...][]byte{f.Container.Head, f.Container.Tail} {
 			for i := 0; i < len(part); i += cacheLine {
 				sum += part[i]
 			}
@@ -204,7 +213,7 @@ func (s *Server) writeRows(w http.ResponseWriter, all sequence, l *listing) erro
 			}
 			comma = true
 			var err error
-			if p.page, err = l.appendRow(p.page, f.node, f.container, now, ages); err != nil {
+			if p.page, err = l.appendRow(p.page, f.node, f.Container, now, ages); err != nil {
 				return p.fail(err)
 			}
 		}

@@ -102,7 +102,7 @@ type Server struct {
 	builders *builders
 	usage    usage
 	stamp    atomic.Pointer[stamp]
-	order    atomic.Pointer[order]
+	orders   orders
 }
 
 // New makes a Server. It starts nothing.

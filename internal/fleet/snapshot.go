@@ -107,6 +107,30 @@ func (s *Snapshot) Containers() int {
 	return n
 }
 
+// Changed lists the nodes of an older snapshot that are not in this one as they were, and those that are in their place. It is false if there
+// are more than most, or if nodes have come or gone.
+func (s *Snapshot) Changed(old *Snapshot, most int) (was, is []*Node, few bool) {
+	if s.Len() != old.Len() {
+		return nil, nil, false
+	}
+	for i, page := range s.byName.pages {
+		before := old.byName.pages[i]
+		if page == before {
+			continue
+		}
+		for k, n := range page.nodes {
+			if n == before.nodes[k] {
+				continue
+			}
+			if len(is) == most {
+				return nil, nil, false
+			}
+			was, is = append(was, before.nodes[k]), append(is, n)
+		}
+	}
+	return was, is, true
+}
+
 // Replace puts n in the place of the node with its ID, or adds it.
 func (s *Snapshot) Replace(n *Node) *Snapshot {
 	next := s.copy()
