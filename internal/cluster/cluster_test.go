@@ -450,6 +450,40 @@ func TestCallsOfACreateAndStart(t *testing.T) {
 	}
 }
 
+// What is gone is looked at no more, and its end is published once, whoever told of it.
+func TestWhatIsRemovedIsAskedForNoMore(t *testing.T) {
+	r := newRig(t, 1)
+	d := r.daemons[0]
+	res, n, err := r.create(t.Context(), "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := answered(res)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequest(http.MethodDelete, n.Path("1.41", "/containers/"+id)+"?force=1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res, err = r.Do(t.Context(), n.ID, req); err != nil {
+		t.Fatal(err)
+	}
+	if err := res.Body.Close(); err != nil {
+		t.Error(err)
+	}
+	r.await(t, "it is gone", func(s *fleet.Snapshot) bool { return s.Containers() == 0 })
+	calls, version := d.RequestCount(), r.Snapshot().Version()
+	r.Forget(n.ID, id)
+	r.Settle(t.Context(), fleet.KindContainer)
+	if more := d.RequestCount() - calls; more != 0 {
+		t.Errorf("%d calls for a container that is gone", more)
+	}
+	if now := r.Snapshot().Version(); now != version {
+		t.Errorf("what is gone was published %d times more", now-version)
+	}
+}
+
 func TestRefusalIsReadableTwice(t *testing.T) {
 	res := &http.Response{Status: "500 Internal Server Error", Body: io.NopCloser(bytes.NewReader([]byte(`{"message":"disk full"}`)))}
 	for range 2 {
