@@ -94,7 +94,7 @@ func TestRunsMergeInOrder(t *testing.T) {
 		})
 		ordered := all.merge()
 		for f, ok := ordered.pop(even); ok; f, ok = ordered.pop(even) {
-			got = append(got, hit{-f.Container.Created, f.Container.ID})
+			got = append(got, hit{-f.Created, f.ID})
 		}
 		if !slices.Equal(got, want) {
 			t.Fatalf("merged %v, want %v", got, want)

@@ -117,7 +117,7 @@ func TestAMendedOrderIsTheOrder(t *testing.T) {
 // names goes through a list.
 func names(all sequence, match test) (list []string) {
 	for f, ok := all.pop(match); ok; f, ok = all.pop(match) {
-		list = append(list, f.node.Name+" "+f.Container.ID)
+		list = append(list, f.node.Name+" "+f.ID)
 	}
 	return list
 }

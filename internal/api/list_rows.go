@@ -180,10 +180,10 @@ func (b *batch) fill(all sequence, match test, max int) bool {
 // touch has the memory bring the rows. What it returns is of no use, but makes the reads happen.
 func (b *batch) touch() (sum byte) {
 	for _, f := range b.found[:b.n] {
-		sum += byte(len(f.Container.Head))
+		sum += byte(len(f.Head))
 	}
 	for _, f := range b.found[:b.n] {
-		for _, part := range [...][]byte{f.Container.Head, f.Container.Tail} {
+		for _, part := range [...][]byte{f.Head, f.Tail} {
 			for i := 0; i < len(part); i += cacheLine {
 				sum += part[i]
 			}

@@ -114,41 +114,49 @@ func (x index) edit(drop, put []entry) index {
 	}
 	next := make([]*book, 0, len(x.books)+1)
 	done := 0
-	deal(len(x.books), func(i int) entry { return x.books[i].first }, drop, put, func(i int, drop, put []entry) {
+	deal(len(x.books), func(i int) entry { return x.books[i].first }, drop, put, func(i int, drop, put []entry) int {
+		pages, left := x.books[i].edit(drop, put)
 		next = append(next, x.books[done:i]...) // those up to the next change are shared
-		next = appendBooks(next, x.books[i].edit(drop, put))
+		next = appendBooks(next, pages)
 		done = i + 1
+		return left
 	})
 	return index{append(next, x.books[done:]...)}
 }
 
-// edit is the pages of the book after changes like those of the index, which are sorted.
-func (b *book) edit(drop, put []entry) []*page {
+// edit is the pages of the book after changes like those of the index, which are sorted, and how many of the entries to drop, at the end, were
+// not there.
+func (b *book) edit(drop, put []entry) (pages []*page, left int) {
 	next := make([]*page, 0, len(b.pages)+1)
 	done := 0
-	deal(len(b.pages), func(i int) entry { return b.pages[i].entries[0] }, drop, put, func(i int, drop, put []entry) {
+	left = deal(len(b.pages), func(i int) entry { return b.pages[i].entries[0] }, drop, put, func(i int, drop, put []entry) int {
 		var room [2 * pageEntries]entry
+		merged, left := merge(room[:0], b.pages[i].all(), drop, put)
 		next = append(next, b.pages[done:i]...)
-		next = appendPages(next, merge(room[:0], b.pages[i].all(), drop, put))
+		next = appendPages(next, merged)
 		done = i + 1
+		return left
 	})
-	return append(next, b.pages[done:]...)
+	return append(next, b.pages[done:]...), left
 }
 
-// deal gives the changes to those of n parts in order that they belong to.
-func deal(n int, first func(part int) entry, drop, put []entry, to func(part int, drop, put []entry)) {
-	for part := 0; len(drop) > 0 || len(put) > 0; part++ {
-		at, before := changes(drop, put), part+1
-		part += sort.Search(n-before, func(i int) bool { return compareEntries(first(before+i), at) > 0 })
+// deal gives the changes to those of n parts in order that they belong to. Entries that are equal may begin at the end of one part and go on
+// in the next: so a part is given what is equal to the beginning of the next, too, and tells how many entries to drop, the last of those that it
+// was given, were not there. In the end left were in no part.
+func deal(n int, first func(part int) entry, drop, put []entry, to func(part int, drop, put []entry) (left int)) (left int) {
+	for part := 0; part < n && (len(drop) > 0 || len(put) > 0); part++ {
+		at := changes(drop, put)
+		part += max(0, sort.Search(n-part, func(i int) bool { return compareEntries(first(part+i), at) >= 0 })-1)
 		d, p := len(drop), len(put)
 		if part+1 < n {
 			bound := first(part + 1)
-			d, _ = slices.BinarySearchFunc(drop, bound, compareEntries)
-			p, _ = slices.BinarySearchFunc(put, bound, compareEntries)
+			d = sort.Search(d, func(i int) bool { return compareEntries(drop[i], bound) > 0 })
+			p = sort.Search(p, func(i int) bool { return compareEntries(put[i], bound) > 0 })
 		}
-		to(part, drop[:d], put[:p])
-		drop, put = drop[d:], put[p:]
+		left := to(part, drop[:d], put[:p])
+		drop, put = drop[d-left:], put[p:]
 	}
+	return len(drop)
 }
 
 // changes is the first change.
@@ -159,8 +167,8 @@ func changes(drop, put []entry) entry {
 	return drop[0]
 }
 
-// merge appends the entries of a page after changes.
-func merge(out, page, drop, put []entry) []entry {
+// merge appends the entries of a page after changes, and tells how many of those to drop were not there.
+func merge(out, page, drop, put []entry) (merged []entry, left int) {
 	for _, e := range page {
 		for len(put) > 0 && compareEntries(put[0], e) < 0 {
 			out, put = append(out, put[0]), put[1:]
@@ -171,7 +179,7 @@ func merge(out, page, drop, put []entry) []entry {
 		}
 		out = append(out, e)
 	}
-	return append(out, put...)
+	return append(out, put...), len(drop)
 }
 
 // appendPages appends entries as one page or more, all of one size, or to the last page if both are few.
