@@ -87,7 +87,12 @@ type quote struct {
 	escaped bool // it has backslashes
 }
 
-func (q quote) is(s string) bool { return q.raw == s || q.escaped && q.text() == s }
+func (q quote) is(s string) bool {
+	if q.escaped {
+		return q.text() == s
+	}
+	return q.raw == s
+}
 
 func (q quote) text() string {
 	if !q.escaped {
