@@ -410,33 +410,46 @@ func TestInventedNamesAreUnique(t *testing.T) {
 	}
 }
 
-// A create costs one call, and a start one more; the row is read when somebody looks, once.
-func TestCallsOfACreateAndStart(t *testing.T) {
-	r := newRig(t, 1)
-	d := r.daemons[0]
-	before := d.RequestCount()
-	res, n, err := r.create(t.Context(), "web")
+// made has a container created.
+func (r *rig) made(t *testing.T, name string) (n *fleet.Node, id string) {
+	t.Helper()
+	res, n, err := r.create(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := answered(res)
+	if id, err = answered(res); err != nil {
+		t.Fatal(err)
+	}
+	return n, id
+}
+
+// send asks a node for something, whose answer is of no interest.
+func (r *rig) send(t *testing.T, n *fleet.Node, method, path string) {
+	t.Helper()
+	req, err := http.NewRequest(method, n.Path("1.41", path), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := r.Snapshot().Container("web")
-	if err != nil || c.Container.ID != id || c.Container.State != "created" || !c.Container.Promised {
-		t.Fatalf("after the create: %+v, %v", c.Container, err)
-	}
-	req, err := http.NewRequest(http.MethodPost, n.Path("1.41", "/containers/"+id+"/start"), nil)
+	res, err := r.Do(t.Context(), n.ID, req)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if res, err = r.Do(t.Context(), n.ID, req); err != nil {
 		t.Fatal(err)
 	}
 	if err := res.Body.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// A create costs one call, and a start one more; the row is read when somebody looks, once.
+func TestCallsOfACreateAndStart(t *testing.T) {
+	r := newRig(t, 1)
+	d := r.daemons[0]
+	before := d.RequestCount()
+	n, id := r.made(t, "web")
+	c, err := r.Snapshot().Container("web")
+	if err != nil || c.Container.ID != id || c.Container.State != "created" || !c.Container.Promised {
+		t.Fatalf("after the create: %+v, %v", c.Container, err)
+	}
+	r.send(t, n, http.MethodPost, "/containers/"+id+"/start")
 	r.Changed(n.ID, fleet.KindContainer, id)
 	for range 3 {
 		r.Settle(t.Context(), fleet.KindContainer)
@@ -454,24 +467,8 @@ func TestCallsOfACreateAndStart(t *testing.T) {
 func TestWhatIsRemovedIsAskedForNoMore(t *testing.T) {
 	r := newRig(t, 1)
 	d := r.daemons[0]
-	res, n, err := r.create(t.Context(), "web")
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := answered(res)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req, err := http.NewRequest(http.MethodDelete, n.Path("1.41", "/containers/"+id)+"?force=1", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if res, err = r.Do(t.Context(), n.ID, req); err != nil {
-		t.Fatal(err)
-	}
-	if err := res.Body.Close(); err != nil {
-		t.Error(err)
-	}
+	n, id := r.made(t, "web")
+	r.send(t, n, http.MethodDelete, "/containers/"+id+"?force=1")
 	r.await(t, "it is gone", func(s *fleet.Snapshot) bool { return s.Containers() == 0 })
 	calls, version := d.RequestCount(), r.Snapshot().Version()
 	r.Forget(n.ID, id)
@@ -496,14 +493,7 @@ func TestRefusalIsReadableTwice(t *testing.T) {
 // A list that comes while a container is being started shows it as its engine does at that moment.
 func TestWhatChangesIsLookedAt(t *testing.T) {
 	r := newRig(t, 1)
-	res, n, err := r.create(t.Context(), "web")
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := answered(res)
-	if err != nil {
-		t.Fatal(err)
-	}
+	n, id := r.made(t, "web")
 	r.Settle(t.Context(), fleet.KindContainer)
 	changed := r.Changing(n.ID, fleet.KindContainer, id)
 	calls := r.daemons[0].RequestCount()
