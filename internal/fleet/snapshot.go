@@ -234,30 +234,23 @@ func (s *Snapshot) reindex(old, n *Node) {
 	if n != nil {
 		is, put.node = n.Containers, n.Facts().id
 	}
-	for len(was) > 0 || len(is) > 0 {
-		switch {
-		case len(was) > 0 && len(is) > 0 && was[0] == is[0]: // as nearly all are: none is looked at
-			was, is = was[1:], is[1:]
-		case len(is) == 0 || len(was) > 0 && was[0].ID < is[0].ID:
-			drop.add(was[0])
-			was = was[1:]
-		case len(was) == 0 || is[0].ID < was[0].ID:
-			put.add(is[0])
-			is = is[1:]
-		default:
-			if !sameKeys(was[0], is[0]) {
-				drop.add(was[0])
-				put.add(is[0])
-			}
-			was, is = was[1:], is[1:]
+	differ(was, is, func(gone, came *Container) {
+		if gone != nil && came != nil && sameKeys(gone, came) {
+			return
 		}
-	}
+		if gone != nil {
+			drop.add(gone)
+		}
+		if came != nil {
+			put.add(came)
+		}
+	})
 	s.ids, s.names, s.swarm = s.ids.edit(drop.ids, put.ids), s.names.edit(drop.names, put.names), s.swarm.edit(drop.swarm, put.swarm)
 }
 
 // sameKeys tells whether two versions of a container stand in the same places of all indexes.
 func sameKeys(a, b *Container) bool {
-	return a == b || a.Name == b.Name && slices.Equal(a.Aliases, b.Aliases) && a.Labels.Get(LabelSwarmID) == b.Labels.Get(LabelSwarmID)
+	return a.Name == b.Name && slices.Equal(a.Aliases, b.Aliases) && a.Labels.Get(LabelSwarmID) == b.Labels.Get(LabelSwarmID)
 }
 
 // edits are entries of one node for each of the indexes.

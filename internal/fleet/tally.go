@@ -12,19 +12,35 @@ type tally struct {
 
 // after is the tally of a list, where t is that of the list before.
 func (t tally) after(was, is []*Container) tally {
+	differ(was, is, func(gone, came *Container) {
+		if gone != nil {
+			t.add(gone, -1)
+		}
+		if came != nil {
+			t.add(came, 1)
+		}
+	})
+	return t
+}
+
+// differ calls each for what differs between two lists of a node, in the order of their IDs: a container that is gone, one that came, or both for
+// one that changed. Those that both have, as a rule nearly all, are not looked at.
+func differ(was, is []*Container, each func(gone, came *Container)) {
 	for len(was) > 0 || len(is) > 0 {
 		switch {
 		case len(was) > 0 && len(is) > 0 && was[0] == is[0]:
 			was, is = was[1:], is[1:]
 		case len(is) == 0 || len(was) > 0 && was[0].ID < is[0].ID:
-			t.add(was[0], -1)
+			each(was[0], nil)
 			was = was[1:]
-		default:
-			t.add(is[0], 1)
+		case len(was) == 0 || is[0].ID < was[0].ID:
+			each(nil, is[0])
 			is = is[1:]
+		default:
+			each(was[0], is[0])
+			was, is = was[1:], is[1:]
 		}
 	}
-	return t
 }
 
 // add counts a container once more, or with -1 once less.
